@@ -1,0 +1,121 @@
+"""The three programs: a client keeps tasks in flight, a coordinator dispatches, an agent echoes."""
+
+import asyncio
+import os
+from time import perf_counter, time_ns
+
+import msgspec
+
+from benchmarks.bare import stream, wire
+from benchmarks.bare.link import Handler, Link
+
+_BATCH = 1000
+"""Messages that a role asks for ahead; here is no neighbour to leave tasks to."""
+
+
+class Relay(msgspec.Struct, frozen=True):
+    """A role that answers each event of a consumer with another event on the same task."""
+
+    consumer: str
+    event: bytes
+    answer: bytes
+    size: int
+    """Of the answer's body, bytes."""
+
+    async def serve(self, url: str, *, direct: bool) -> None:
+        """Relay until killed, or the connection is closed."""
+        link = Link()
+        await link.open(url, direct=direct)
+        await link.pull(self.consumer, _BATCH, self._handler(link))
+        await link.ended
+
+    def _handler(self, link: Link) -> Handler:
+        consumer, event, answer, pad = (
+            self.consumer,
+            self.event,
+            self.answer,
+            wire.padding(self.size),
+        )
+
+        def on_event(subject: bytes, reply: bytes, data: bytes) -> None:
+            seen = wire.decode(data)
+            scope = subject.removesuffix(event)
+            sequence = int(reply.split(b".", 6)[5])  # $JS.ACK.stream.consumer.deliveries.sequence…
+            entry = wire.Entry(
+                task=seen.task,
+                entry=f"{seen.task}.{sequence}",
+                writer=consumer,
+                time=time_ns(),
+                prev=sequence,
+                attempt=1,
+                input=seen.input,
+                pad=pad,
+            )
+            link.append(scope + answer, scope + b">", sequence, wire.encode(entry), reply)
+
+        return on_event
+
+
+def coordinator(sizes: wire.Sizes) -> Relay:
+    """Turn each `submitted` into a `dispatched`."""
+    return Relay(stream.INTAKE, wire.SUBMITTED, wire.DISPATCHED, sizes.dispatched)
+
+
+def agent(sizes: wire.Sizes) -> Relay:
+    """Turn each `dispatched` into a `completed`."""
+    return Relay(stream.LANE, wire.DISPATCHED, wire.COMPLETED, sizes.completed)
+
+
+class Load:
+    """A client that submits a task whenever one completes, and keeps the times."""
+
+    def __init__(self, link: Link, sizes: wire.Sizes) -> None:
+        self._link = link
+        self._pad = wire.padding(sizes.submitted)
+        self._run = os.urandom(8).hex()
+        self._started: dict[bytes, float] = {}
+        self._done = asyncio.get_running_loop().create_future()
+        self._goal = 0
+        self.ended: list[float] = []
+        """When each task's `completed` arrived, seconds of the monotonic clock."""
+        self.latencies: list[float] = []
+        """Submit to completed, seconds, in the same order."""
+
+    async def drive(self, *, in_flight: int, tasks: int) -> None:
+        """Return when `tasks` have completed, with `in_flight` open all the time."""
+        self._goal = tasks
+        await self._link.listen("sg.live.*.bench.>", self._on_live)
+        for _ in range(in_flight):
+            self._submit()
+        ended = self._link.ended
+        await asyncio.wait({self._done, ended}, return_when=asyncio.FIRST_COMPLETED)
+        if ended.done():
+            ended.result()
+            raise ConnectionError("the broker closed the connection")
+
+    def _submit(self) -> None:
+        task = f"{self._run}{len(self._started) + len(self.ended):016d}"
+        scope = f"sg.task.echo.bench.{task}.".encode()
+        entry = wire.Entry(
+            task=task,
+            entry=f"{task}.0",
+            writer="client",
+            time=time_ns(),
+            prev=0,
+            attempt=0,
+            input=wire.INPUT,
+            pad=self._pad,
+        )
+        self._started[task.encode()] = perf_counter()
+        self._link.append(scope + wire.SUBMITTED, scope + b">", 0, wire.encode(entry), b"")
+
+    def _on_live(self, subject: bytes, _reply: bytes, _data: bytes) -> None:
+        if not subject.endswith(wire.COMPLETED):
+            return
+        now = perf_counter()
+        self.latencies.append(now - self._started.pop(subject.split(b".")[4]))
+        self.ended.append(now)
+        if len(self.ended) < self._goal:
+            self._submit()
+        elif not self._done.done():
+            self._done.set_result(None)

@@ -1,0 +1,1 @@
+"""An agent's side: declare capabilities, run attempts under leases, announce what is offered."""

@@ -1,0 +1,137 @@
+"""Children: tasks that a handler starts and waits for, on behalf of the run's owner."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+
+from switchgear import ids
+from switchgear.agent.task_info import TaskInfo
+from switchgear.bus.port import Appended, Bus
+from switchgear.clock import Clock, milliseconds
+from switchgear.contract import codec, entries, subjects
+from switchgear.contract.capability import Capability
+from switchgear.contract.values import Parent, Status
+from switchgear.errors import ProtocolError, SwitchgearError, WaitTimeout
+from switchgear.lifecycle.history import History, fold
+from switchgear.tasks import outcome, payload, submission
+from switchgear.tasks.watch import Watch
+
+
+class Calls:
+    """Starts children of one attempt and follows them; `depth` is the attempt's own."""
+
+    def __init__(
+        self, bus: Bus, clock: Clock, watch: Watch, *, depth: int, failures: int, trace: str | None
+    ) -> None:
+        self._bus = bus
+        self._clock = clock
+        self._watch = watch
+        self._depth = depth
+        self._failures = failures
+        self._trace = trace
+
+    async def call(
+        self,
+        parent: TaskInfo,
+        wanted: Capability[Any, Any],
+        value: Any,
+        key: str,
+        timeout: timedelta | None,
+    ) -> Any:
+        """The child's result. Raises TaskFailed, WaitTimeout; left early, the child is cancelled."""
+        # a re-run of the attempt finds its child again; a retry after a failure starts a new one (rule 12)
+        child = ids.derived_id("child", parent.id, key, str(self._failures))
+        data = payload.encode_value(value, f"the input of {wanted.name}")
+        opened = submission.opening(
+            wanted.name,
+            parent.owner,
+            child,
+            await payload.store(self._bus.blobs, data),
+            entry_id=self._new_id(),
+            writer=self._bus.name,
+            now=self._clock.now(),
+            options=submission.Options(version=wanted.version, deadline=parent.deadline),
+            lineage=submission.Lineage(
+                root=parent.root,
+                parent=Parent(task=parent.id, capability=parent.capability, key=key),
+                depth=self._depth + 1,
+                trace=self._trace,
+            ),
+        )
+        live = subjects.live_task(opened.scope)
+        await self._watch.open(live)
+        followed = self._watch.follow(opened.scope, fresh=True)
+        finished = False
+        try:
+            answer = await self._bus.ledger.append(
+                opened.subject, opened.body, scope=opened.scope, expect=0
+            )
+            if not isinstance(answer, Appended):
+                await submission.confirm(self._bus, opened, answer)
+                self._watch.read(followed)
+            async with asyncio.timeout(timeout.total_seconds() if timeout else None):
+                history = await asyncio.shield(followed.ended)
+            finished = True
+        except TimeoutError:
+            raise WaitTimeout(
+                f"{wanted.name} task {child} did not end within {timeout}",
+                fix="give the call a longer `timeout=`",
+            ) from None
+        finally:
+            await self._watch.shut(live)
+            if not finished:
+                self._watch.forget(opened.scope)
+                await asyncio.shield(self._cancel(opened.scope))
+        return await self._result(history, wanted)
+
+    async def _result(self, history: History, wanted: Capability[Any, Any]) -> Any:
+        data = await outcome.output(self._bus, history)
+        try:
+            return msgspec.json.decode(data, type=wanted.output)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise ProtocolError(
+                f"the output of {history.capability} does not fit {wanted!r}: {error}",
+                code="SG1102",
+                fix="compare the caller's types with `switchgear capability show`",
+            ) from error
+
+    async def _cancel(self, scope: str) -> None:
+        """Ask for the child's end, as long as it is open."""
+        for _ in range(10):
+            try:
+                history = fold(scope, await self._bus.ledger.history(scope))
+                if not history.is_open or history.cancelling is not None:
+                    return
+                stored = history.submitted_stored
+                entry = entries.CancelRequested(
+                    v=entries.VERSION,
+                    id=self._new_id(),
+                    task=history.task,
+                    time=self._clock.now(),
+                    writer=self._bus.name,
+                    status=Status(
+                        state="cancelling",
+                        submitted_at=stored.time if stored else self._clock.now(),
+                        attempt=history.attempt,
+                        failures=history.failures,
+                    ),
+                    prev=history.last_valid,
+                    reason="its caller left",
+                )
+                answer = await self._bus.ledger.append(
+                    subjects.task_event(scope, "cancel-requested"),
+                    codec.encode(entry),
+                    scope=scope,
+                    expect=history.last,
+                )
+            except SwitchgearError:
+                return  # without a broker nobody can be told; the child ends by itself
+            if isinstance(answer, Appended):
+                return
+
+    def _new_id(self) -> str:
+        return ids.new_id(milliseconds(self._clock.now()))

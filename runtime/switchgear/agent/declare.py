@@ -1,0 +1,190 @@
+"""What an agent's author writes: an agent, its capabilities, resources and steps."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from datetime import timedelta
+from typing import Any, ParamSpec, TypeVar, get_type_hints, overload
+
+from switchgear.agent.context import Context
+from switchgear.agent.resource import Resource
+from switchgear.contract import limits, subjects
+from switchgear.contract.capability import AnyCapability, Capability
+from switchgear.contract.values import Retry
+from switchgear.errors import UsageError
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+T = TypeVar("T")
+P = ParamSpec("P")
+
+Handler = Callable[[In, Context], Awaitable[Out]]
+_VERSION = re.compile(r"\d+\.\d+\.\d+([.+-][0-9A-Za-z.+-]+)?")
+
+
+class Declared(Capability[In, Out]):
+    """A capability with its handler: the value that the decorator returns, and that callers can use."""
+
+    __slots__ = (
+        "calls",
+        "concurrency",
+        "description",
+        "handler",
+        "retry",
+        "stall_timeout",
+        "timeout",
+    )
+
+    def __init__(self, name: str, input: type[In], output: type[Out]) -> None:
+        super().__init__(name, input, output)
+        self.handler: Handler[In, Out]
+        self.description = ""
+        self.timeout: timedelta | None = None
+        self.stall_timeout: timedelta | None = None
+        self.retry = Retry()
+        self.concurrency = 4
+        self.calls: frozenset[str] = frozenset()
+
+
+class Agent:
+    """A service that offers capabilities. Declare them on it, then `run()` it, or `switchgear agent run`.
+
+    `name` is one token; `version` is `major.minor.patch`; `labels` are what submissions may ask for.
+    Raises UsageError for names that cannot be used.
+    """
+
+    def __init__(self, name: str, *, version: str, labels: Mapping[str, str] | None = None) -> None:
+        if not subjects.is_token(name):
+            raise UsageError(
+                f"{name!r} cannot name an agent",
+                why="it becomes part of a subject",
+                fix="use 1 to 64 letters, digits, - and _",
+            )
+        if not _VERSION.fullmatch(version):
+            raise UsageError(f"{version!r} is not a version", fix="write it like 1.0.0")
+        self.name = name
+        self.version = version
+        self.labels = _labels(labels or {})
+        self.capabilities: dict[str, Declared[Any, Any]] = {}
+        self.resources: list[Resource[Any]] = []
+
+    @overload
+    def capability(
+        self,
+        name: str,
+        *,
+        calls: Iterable[AnyCapability | str] = (),
+        timeout: timedelta | None = ...,
+        stall_timeout: timedelta | None = None,
+        retry: Retry = ...,
+        concurrency: int = 4,
+    ) -> Callable[[Handler[In, Out]], Declared[In, Out]]: ...
+
+    @overload
+    def capability(
+        self,
+        name: Capability[In, Out],
+        *,
+        calls: Iterable[AnyCapability | str] = (),
+        timeout: timedelta | None = ...,
+        stall_timeout: timedelta | None = None,
+        retry: Retry = ...,
+        concurrency: int = 4,
+    ) -> Callable[[Handler[In, Out]], Declared[In, Out]]: ...
+
+    def capability(
+        self,
+        name: str | Capability[Any, Any],
+        *,
+        calls: Iterable[AnyCapability | str] = (),
+        timeout: timedelta | None = timedelta(minutes=10),
+        stall_timeout: timedelta | None = None,
+        retry: Retry = Retry(),  # noqa: B008  # frozen
+        concurrency: int = 4,
+    ) -> Callable[[Handler[Any, Any]], Declared[Any, Any]]:
+        """Offer a capability: on `async def handler(input: In, ctx: Context) -> Out`.
+
+        `timeout` bounds one attempt, None does not. `stall_timeout`: without a step's end or a progress report
+        for this long the lease is no longer extended. `calls` names what the handler may call. `concurrency`
+        is how many tasks one instance runs at a time. Raises UsageError for a handler or option of another kind.
+        """
+
+        def declare(handler: Handler[Any, Any]) -> Declared[Any, Any]:
+            declared = _declared(name, handler)
+            if declared.name in self.capabilities:
+                raise UsageError(f"{self.name} offers {declared.name} twice")
+            declared.timeout = timeout
+            declared.stall_timeout = stall_timeout
+            declared.retry = _checked(retry)
+            declared.calls = frozenset(one if isinstance(one, str) else one.name for one in calls)
+            if concurrency < 1:
+                raise UsageError(f"{declared.name}: concurrency is {concurrency}, not 1 or more")
+            declared.concurrency = concurrency
+            self.capabilities[declared.name] = declared
+            return declared
+
+        return declare
+
+    def resource(self, opened: Callable[[], AsyncIterator[T]]) -> Resource[T]:
+        """A resource: on `async def open() -> AsyncIterator[T]` that yields once and then closes."""
+        if not inspect.isasyncgenfunction(opened):
+            raise UsageError(
+                f"{getattr(opened, '__name__', opened)!r} is not an async generator function",
+                fix="write `async def name() -> AsyncIterator[T]:` with one `yield`",
+            )
+        resource = Resource(opened)
+        self.resources.append(resource)
+        return resource
+
+    def run(self) -> None:
+        """Serve until SIGTERM or Ctrl-C, with the settings of the environment and the saved context."""
+        from switchgear.agent.process import run  # declaring an agent needs no bus
+
+        run(self)
+
+
+def _declared(name: str | Capability[Any, Any], handler: Handler[Any, Any]) -> Declared[Any, Any]:
+    shown = getattr(handler, "__qualname__", repr(handler))
+    if not inspect.iscoroutinefunction(handler):
+        raise UsageError(f"handler {shown} is not an `async def` function")
+    try:
+        hints = get_type_hints(handler, include_extras=True)
+    except NameError as error:
+        raise UsageError(
+            f"the annotations of {shown} cannot be read",
+            why=str(error),
+            fix="define its types at module level, outside `if TYPE_CHECKING`",
+        ) from error
+    given_name, *others = [*inspect.signature(handler).parameters, ""]
+    if len(others) != len(("ctx", "")) or given_name not in hints or "return" not in hints:
+        raise UsageError(
+            f"handler {shown} does not have the shape of one",
+            fix="write `async def handler(input: In, ctx: Context) -> Out`",
+        )
+    given, returned = hints[given_name], hints["return"]
+    if isinstance(name, Capability):
+        if (name.input, name.output) != (given, returned):
+            raise UsageError(
+                f"handler {shown} takes and returns other types than {name!r}",
+                fix="annotate it with the capability's types",
+            )
+        name = name.name
+    declared: Declared[Any, Any] = Declared(name, given, returned)
+    declared.handler = handler
+    declared.description = inspect.getdoc(handler) or ""
+    return declared
+
+
+def _labels(labels: Mapping[str, str]) -> dict[str, str]:
+    for key, value in labels.items():
+        if not subjects.is_token(key) or len(value) > limits.MAX_LABEL:
+            raise UsageError(f"label {key}={value!r} cannot be used")
+    return dict(labels)
+
+
+def _checked(retry: Retry) -> Retry:
+    if not 1 <= retry.max_attempts <= limits.MAX_ATTEMPTS:
+        raise UsageError(f"max_attempts is {retry.max_attempts}, not 1 to {limits.MAX_ATTEMPTS}")
+    return retry

@@ -1,0 +1,170 @@
+"""Feeds one capability's slots from its lanes (rule 6).
+
+While slots are free, waiting pulls stand on every lane. When all are taken the pulls are ended, and freed slots
+pull without waiting, from the highest lane down. What arrives beyond the slots waits briefly, then goes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from switchgear.agent.settings import WorkerSettings
+from switchgear.bus.port import Delivery, Pulls, Work
+from switchgear.errors import NotFound, SwitchgearError
+
+log = logging.getLogger(__name__)
+
+LOOK_AGAIN = 30.0
+"""Seconds after which an idle feeder makes sure that its lanes still exist."""
+
+
+class Feeder:
+    """Keeps up to `slots` deliveries of the lanes (highest first) running."""
+
+    def __init__(
+        self,
+        work: Work,
+        lanes: Sequence[str],
+        slots: int,
+        settings: WorkerSettings,
+        *,
+        start: Callable[[Delivery], None],
+        give_back: Callable[[Delivery], Coroutine[Any, Any, None]],
+        ensure: Callable[[], Coroutine[Any, Any, None]],
+    ) -> None:
+        """`start` begins a delivery, which takes a slot until `freed`; `ensure` makes missing lanes exist."""
+        self.running = 0
+        self._work = work
+        self._lanes = lanes
+        self._slots = slots
+        self._settings = settings
+        self._start = start
+        self._give_back = give_back
+        self._ensure = ensure
+        self._beyond: deque[Delivery] = deque()
+        self._pulls: dict[str, Pulls] = {}
+        self._credit: dict[str, int] = {}
+        self._changed = asyncio.Event()
+        self._stopping = False
+        self._returning: set[asyncio.Task[None]] = set()
+
+    @property
+    def free(self) -> int:
+        """Slots that nothing occupies or waits for."""
+        return self._slots - self.running - len(self._beyond)
+
+    async def serve(self) -> None:
+        """Feed until `stop`."""
+        while not self._stopping:
+            try:
+                if self.free <= 0:
+                    await self._until_freed()
+                elif not await self._take_what_is_there():
+                    await self._wait_for_more()
+            except NotFound:
+                await self._ensure()
+            except SwitchgearError as error:
+                log.warning("feeder.pull-failed %s: %s", self._lanes[0], error)
+                await asyncio.sleep(0.2)
+
+    async def stop(self) -> None:
+        """Ask for nothing more, and hand back what has not begun."""
+        self._stopping = True
+        self._changed.set()
+        await self._end_pulls()
+        while self._beyond:
+            await self._give_back(self._beyond.popleft())
+        if self._returning:
+            await asyncio.gather(*self._returning, return_exceptions=True)
+
+    def freed(self) -> None:
+        """A running delivery has left its slot."""
+        self.running -= 1
+        if self._beyond and not self._stopping:
+            self._begin(self._beyond.popleft())
+        self._changed.set()
+
+    def _begin(self, delivery: Delivery) -> None:
+        self.running += 1
+        self._start(delivery)
+
+    def _arrived(self, delivery: Delivery) -> None:
+        if self.running < self._slots and not self._stopping:
+            self._begin(delivery)
+        else:
+            self._beyond.append(delivery)
+            wait = self._settings.held_briefly.total_seconds()
+            asyncio.get_running_loop().call_later(wait, self._return, delivery)
+
+    def _return(self, delivery: Delivery) -> None:
+        """Hand a delivery back that no slot was free for; waiting pulls have ended by now."""
+        if delivery in self._beyond and not self._stopping:
+            self._beyond.remove(delivery)
+            task = asyncio.create_task(self._give_back(delivery))
+            self._returning.add(task)
+            task.add_done_callback(self._returning.discard)
+            self._changed.set()
+
+    async def _until_freed(self) -> None:
+        await self._end_pulls()
+        while self.free <= 0 and not self._stopping:
+            self._changed.clear()
+            await self._changed.wait()
+        # a pull for each freed slot would cost more than it brings: gather a few, but never for long
+        enough = max(1, self._slots // 8)
+        if self.free < enough and not self._stopping:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.gather_slots.total_seconds()):
+                    while self.free < enough and not self._stopping:
+                        self._changed.clear()
+                        await self._changed.wait()
+
+    async def _take_what_is_there(self) -> bool:
+        """Pull without waiting, the highest lane first. Returns whether anything came."""
+        came = False
+        for lane in self._lanes:
+            if self.free <= 0 or self._stopping:
+                break
+            for delivery in await self._work.fetch(lane, self.free):
+                came = True
+                self._arrived(delivery)
+        return came
+
+    async def _wait_for_more(self) -> None:
+        """Waiting pulls on every lane, topped up as they are used, until the slots are full."""
+        try:
+            async with asyncio.timeout(LOOK_AGAIN):
+                while self.free > 0 and not self._stopping:
+                    self._top_up()
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            pass
+        finally:
+            await self._end_pulls()
+
+    def _top_up(self) -> None:
+        share = -(-self.free // len(self._lanes))
+        for lane in self._lanes:
+            if self._credit.get(lane, 0) <= 0:
+                self._credit[lane] = share
+                self._pulls[lane] = self._work.wait(
+                    [lane], share, lambda delivery, lane=lane: self._arrived_on(lane, delivery)
+                )
+
+    def _arrived_on(self, lane: str, delivery: Delivery) -> None:
+        self._credit[lane] -= 1
+        self._arrived(delivery)
+        if self._credit[lane] <= 0 or self.free <= 0:
+            self._changed.set()
+
+    async def _end_pulls(self) -> None:
+        pulls, self._pulls = list(self._pulls.values()), {}
+        self._credit.clear()
+        for one in pulls:
+            await one.end()

@@ -1,0 +1,163 @@
+"""From a delivery to an attempt: reads what must be read, takes over what was another's (rules 6, 8 and 9)."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from datetime import timedelta
+from typing import Literal
+
+from switchgear.agent.attempt import Attempt, Lost
+from switchgear.bus.port import Bus, Delivery
+from switchgear.clock import Clock
+from switchgear.contract import codec, entries, limits, subjects
+from switchgear.contract.queries import Holder, HolderQuery
+from switchgear.contract.stored import expectation
+from switchgear.contract.values import Failure
+from switchgear.errors import ProtocolError, SwitchgearError
+from switchgear.lifecycle import holding
+from switchgear.lifecycle.history import History
+from switchgear.resilience.classify import crash_loop
+from switchgear.tasks.asking import ask
+
+log = logging.getLogger(__name__)
+
+ASK = timedelta(seconds=1)
+
+
+class Receiving:
+    """Decides about deliveries of one instance."""
+
+    def __init__(self, bus: Bus, clock: Clock, principal: str) -> None:
+        self._bus = bus
+        self._clock = clock
+        self._principal = principal
+
+    async def receive(
+        self, delivery: Delivery, running: dict[str, Attempt], cancels: dict[str, float]
+    ) -> Attempt | None:
+        """The attempt to run; None where there is nothing to run (then the delivery is settled).
+
+        An attempt with `cancel_reason` set is not to be run but to be ended. Raises Lost.
+        """
+        attempt = self._attempt(delivery)
+        if attempt is None:
+            return None
+        task = attempt.subject.task
+        fresh = holding.receive(
+            delivery.stored, attempt.scope, delivery.deliveries, self._clock.now()
+        )
+        usual = fresh is holding.Fresh.RUN and task not in running and task not in cancels
+        if not usual and not await self._is_newest(attempt):
+            history = await attempt.read()
+            if not await self._begin(attempt, history, running.get(task)):
+                return None
+        deadline = attempt.dispatched.deadline
+        if deadline is not None and deadline <= self._clock.now() and attempt.cancel_reason is None:
+            await self._end(attempt, _too_late())
+            return None
+        return attempt
+
+    async def give_back(self, delivery: Delivery) -> None:
+        """Hand back a delivery that has not begun: `released` first, so that it counts as no crash (rule 9)."""
+        attempt = self._attempt(delivery)
+        if attempt is None:
+            return
+        with contextlib.suppress(Lost, SwitchgearError):
+            history = await attempt.read()
+            if history.live_dispatch != delivery.stored.sequence:
+                delivery.ack()
+                return
+            if history.position == "held" and history.holder in (None, self._bus.name):
+                attempt.hold, attempt.last = history.hold, history.last
+                await attempt.released("no-slot")
+            delivery.nak()
+
+    def _attempt(self, delivery: Delivery) -> Attempt | None:
+        """The delivery as an attempt; what cannot be read is void, so not live, so acked (rule 4)."""
+        stored = delivery.stored
+        try:
+            subject = subjects.parse_task(stored.subject)
+            entry = codec.decode_entry(subject, stored.data)
+        except ProtocolError as error:
+            log.warning("ledger.void-entry %s at %d: %s", stored.subject, stored.sequence, error)
+            delivery.ack()
+            return None
+        if not isinstance(entry, entries.Dispatched):
+            delivery.ack()
+            return None
+        return Attempt(self._bus, self._clock, delivery, subject, entry)
+
+    async def _is_newest(self, attempt: Attempt) -> bool:
+        """Whether this is a first delivery that only waited in its lane: one cheap read tells."""
+        delivery = attempt.delivery
+        if delivery.deliveries != 1:
+            return False
+        if expectation(delivery.stored.headers, attempt.scope) is None:
+            return False
+        tail = await self._bus.ledger.tail(attempt.scope)
+        return tail is not None and tail.sequence == delivery.stored.sequence
+
+    async def _begin(self, attempt: Attempt, history: History, mine: Attempt | None) -> bool:
+        """Whether the attempt is to go on after all that its history says."""
+        delivery = attempt.delivery
+        begin = holding.begin(
+            history,
+            delivery.stored.sequence,
+            self._bus.name,
+            delivery.deliveries,
+            running=mine is not None and not mine.lost,
+        )
+        if begin.act == "ack":
+            delivery.ack()
+            return False
+        if begin.act == "go-on":
+            assert mine is not None
+            mine.delivery = delivery
+            return False
+        attempt.last, attempt.valid = history.last, history.last_valid
+        attempt.failures = history.failures
+        if begin.act == "take-over":
+            how = await self._how(attempt, begin)
+            await attempt.take_over(history, begin.former, how)
+            crashes = history.crashes + (how == "crash")
+            if crashes > limits.MAX_CRASHES:
+                await self._end_poisoned(attempt, history, crashes)
+                return False
+        if history.cancelling is not None:
+            attempt.cancel_reason = history.cancelling.reason
+        return True
+
+    async def _how(
+        self, attempt: Attempt, begin: holding.Begin
+    ) -> Literal["released", "alive", "crash"]:
+        """How the task came here: a broker outage longer than the lease is no crash of the handler."""
+        if begin.loose:
+            return "released"
+        query = HolderQuery(task=attempt.subject.task)
+        try:
+            told = await ask(self._bus.core, "holder", self._principal, query, Holder, timeout=ASK)
+            runner = told.instance
+        except SwitchgearError:
+            return "crash"
+        return "alive" if runner not in ("", self._bus.name) else "crash"
+
+    async def _end_poisoned(self, attempt: Attempt, history: History, crashes: int) -> None:
+        if history.cancelling is not None:
+            await attempt.cancelled(history.cancelling.reason)
+            attempt.delivery.ack()
+        else:
+            await self._end(attempt, crash_loop(crashes))
+
+    async def _end(self, attempt: Attempt, failure: Failure) -> None:
+        await attempt.failed(failure)
+        attempt.delivery.ack()
+
+
+def _too_late() -> Failure:
+    return Failure(
+        error_class="timeout",
+        code="SG1515",
+        message="the deadline passed before the attempt began",
+        fix="submit with a later deadline",
+    )

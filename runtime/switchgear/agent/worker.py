@@ -1,0 +1,280 @@
+"""Serves an agent on a bus: announces it, feeds its slots, keeps its leases, and leaves in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+from switchgear.agent.announcing import Announcer
+from switchgear.agent.attempt import Attempt, Lost
+from switchgear.agent.declare import Agent, Declared
+from switchgear.agent.feeder import Feeder
+from switchgear.agent.handling import Handling, left
+from switchgear.agent.receiving import Receiving
+from switchgear.agent.resource import Resource
+from switchgear.agent.settings import WorkerSettings
+from switchgear.bus.port import Bus, Delivery, Message, Subscription
+from switchgear.clock import SYSTEM, Clock
+from switchgear.contract import codec, subjects
+from switchgear.contract.queries import Cancel, Command, LaneQuery, Lanes
+from switchgear.errors import ProtocolError, SwitchgearError, Unavailable
+from switchgear.tasks.asking import ask
+from switchgear.tasks.watch import Watch
+
+log = logging.getLogger(__name__)
+
+REMEMBER_CANCEL = 2.0
+"""Seconds that a cancel is remembered for a task whose delivery may still be on its way (rule 14)."""
+
+
+async def _run_step(key: str, spec: Any) -> Any:
+    from switchgear.steps.runner import run  # an agent without commands never pays for it
+
+    return await run(spec, key=key)
+
+
+class Worker:
+    """One instance of an agent. `start`, then `drain` or `stop`."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        bus: Bus,
+        *,
+        clock: Clock = SYSTEM,
+        settings: WorkerSettings = WorkerSettings(),  # noqa: B008  # frozen
+        run_step: Callable[[str, Any], Any] = _run_step,
+        replaced: dict[Resource[Any], Any] | None = None,
+    ) -> None:
+        """`run_step` and `replaced` (resources by value) are for tests."""
+        self.agent = agent
+        self.drained = asyncio.Event()
+        """Set when the instance has left, by order or by `drain`."""
+        self._bus = bus
+        self._clock = clock
+        self._settings = settings
+        self._resources: dict[Any, Any] = dict(replaced or {})
+        self._open = AsyncExitStack()
+        self._watch = Watch(bus)
+        self._handling = Handling(self._watch, run_step, self._resources, settings.report_every)
+        self._receiving = Receiving(bus, clock, agent.name)
+        self._announcer = Announcer(agent, bus, clock, settings, self._busy)
+        self._running: dict[str, Attempt] = {}
+        self._cancels: dict[str, float] = {}
+        self._feeders: dict[str, Feeder] = {}
+        self._attempts: set[asyncio.Task[None]] = set()
+        self._services: list[asyncio.Task[Any]] = []
+        self._subscriptions: list[Subscription] = []
+
+    async def start(self) -> None:
+        """Open resources, announce the instance, and begin to pull. Returns at once: lanes may follow."""
+        for resource in self.agent.resources:
+            if resource not in self._resources:
+                self._resources[resource] = await self._open.enter_async_context(_opened(resource))
+        subscribe = self._bus.core.subscribe
+        own = subjects.control(self.agent.name, self._bus.name)
+        self._subscriptions.append(await subscribe(own, self._commanded))
+        for name in self.agent.capabilities:
+            self._subscriptions.append(await subscribe(subjects.cancel(name), self._cancelled))
+        await self._announcer.start()
+        for declared in self.agent.capabilities.values():
+            feeder = self._feeder(declared)
+            self._feeders[declared.name] = feeder
+        self._services = [
+            asyncio.create_task(self._feed(), name="feeders"),
+            asyncio.create_task(self._extend(), name="leases"),
+        ]
+        log.info("agent.ready %s %s", self.agent.name, self._bus.name)
+
+    async def drain(self) -> None:
+        """Take nothing new, finish what runs within the drain time, hand the rest back, and leave."""
+        self._announcer.draining = True
+        with contextlib.suppress(SwitchgearError):
+            await self._announcer.announce()
+        await asyncio.gather(*(feeder.stop() for feeder in self._feeders.values()))
+        if self._attempts:
+            await asyncio.wait(self._attempts, timeout=self._settings.drain.total_seconds())
+        await self._hand_back()
+        await self._leave()
+
+    async def stop(self) -> None:
+        """Leave at once: what runs is handed back."""
+        self._announcer.draining = True
+        await asyncio.gather(*(feeder.stop() for feeder in self._feeders.values()))
+        await self._hand_back()
+        await self._leave()
+
+    async def _hand_back(self) -> None:
+        for attempt in list(self._running.values()):
+            attempt.handing_back = True
+        for task in list(self._attempts):
+            await left(task, self._settings.cleanup)
+
+    async def _leave(self) -> None:
+        for service in self._services:
+            service.cancel()
+        await asyncio.gather(*self._services, return_exceptions=True)
+        with contextlib.suppress(SwitchgearError):
+            await self._announcer.stop()
+        for subscription in self._subscriptions:
+            with contextlib.suppress(SwitchgearError):
+                await subscription.unsubscribe()
+        await self._watch.close()
+        await self._open.aclose()
+        self.drained.set()
+
+    # lanes
+
+    def _feeder(self, declared: Declared[Any, Any]) -> Feeder:
+        pool = self._announcer.pool(declared.name)
+        lanes = [
+            subjects.lane_consumer(declared.name, pool, priority)
+            for priority in subjects.PRIORITIES
+        ]
+        return Feeder(
+            self._bus.work,
+            lanes,
+            declared.concurrency,
+            self._settings,
+            start=lambda delivery: self._begin(declared, delivery),
+            give_back=self._receiving.give_back,
+            ensure=lambda: self._ensure_lanes([(declared.name, pool)], missing=True),
+        )
+
+    async def _feed(self) -> None:
+        lanes = [(name, self._announcer.pool(name)) for name in self._feeders]
+        await self._ensure_lanes(lanes)
+        await asyncio.gather(*(feeder.serve() for feeder in self._feeders.values()))
+
+    async def _ensure_lanes(self, lanes: list[tuple[str, str]], *, missing: bool = False) -> None:
+        """Ask a coordinator for the lanes until one answers."""
+        query = LaneQuery(
+            agent=self.agent.name, instance=self._bus.name, lanes=tuple(lanes), missing=missing
+        )
+        pause = 0.05
+        while lanes:
+            try:
+                await ask(self._bus.core, "lanes", self.agent.name, query, Lanes)
+            except Unavailable as error:
+                log.info("agent.no-coordinator %s", error.what)
+            except SwitchgearError as error:
+                log.warning("agent.lanes-refused %s", error)
+            else:
+                return
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 1.0)
+
+    # deliveries
+
+    def _begin(self, declared: Declared[Any, Any], delivery: Delivery) -> None:
+        task = asyncio.create_task(self._attempt(declared, delivery))
+        self._attempts.add(task)
+        task.add_done_callback(self._attempts.discard)
+
+    async def _attempt(self, declared: Declared[Any, Any], delivery: Delivery) -> None:
+        attempt: Attempt | None = None
+        try:
+            attempt = await self._receiving.receive(delivery, self._running, self._cancels)
+            if attempt is None:
+                return
+            attempt.running = asyncio.current_task()
+            self._running[attempt.subject.task] = attempt
+            if attempt.cancel_reason is not None:
+                await attempt.cancelled(attempt.cancel_reason)
+            else:
+                await self._handling.handle(attempt, declared)
+            attempt.delivery.ack()
+        except Lost as lost:
+            log.info("attempt.lost %s: %s", delivery.stored.subject, lost)
+        except asyncio.CancelledError:
+            if attempt is not None:
+                await self._handed_back(attempt)
+        except SwitchgearError as error:
+            log.error("attempt.unsettled %s: %s", delivery.stored.subject, error)
+        except Exception:
+            log.exception("attempt.unsettled %s", delivery.stored.subject)
+        finally:
+            if attempt is not None and self._running.get(attempt.subject.task) is attempt:
+                del self._running[attempt.subject.task]
+            self._feeders[declared.name].freed()
+
+    async def _handed_back(self, attempt: Attempt) -> None:
+        """The worker stops: the task goes back to its lane, unless it was lost or is ending."""
+        if attempt.lost:
+            return
+        with contextlib.suppress(Lost, SwitchgearError):
+            await attempt.released("drain")
+            attempt.delivery.nak()
+
+    async def _extend(self) -> None:
+        """Extend the leases of attempts that show progress; a blocked event loop extends none (rule 7)."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self._settings.extend_every.total_seconds())
+            now = loop.time()
+            for attempt in list(self._running.values()):
+                stall = self.agent.capabilities[attempt.subject.capability].stall_timeout
+                stalled = stall is not None and now - attempt.moved > stall.total_seconds()
+                if not attempt.lost and not stalled:
+                    attempt.delivery.in_progress()
+            for task in [task for task, until in self._cancels.items() if until < now]:
+                del self._cancels[task]
+
+    # orders
+
+    def _commanded(self, message: Message) -> None:
+        try:
+            codec.decode(message.data, Command)
+        except ProtocolError as error:
+            log.warning("agent.command-refused %s", error)
+            return
+        if not self._announcer.draining:
+            self._announcer.draining = True
+            self._services.append(asyncio.create_task(self._drain_by_order(), name="drain"))
+
+    async def _drain_by_order(self) -> None:
+        self._services = [one for one in self._services if one is not asyncio.current_task()]
+        await self.drain()
+
+    def _cancelled(self, message: Message) -> None:
+        try:
+            order = codec.decode(message.data, Cancel)
+        except ProtocolError as error:
+            log.warning("agent.cancel-refused %s", error)
+            return
+        attempt = self._running.get(order.task)
+        if attempt is None:
+            until = asyncio.get_running_loop().time() + REMEMBER_CANCEL
+            self._cancels[order.task] = until
+        elif attempt.cancel_reason is None:
+            task = asyncio.create_task(self._cancel(attempt))
+            self._attempts.add(task)
+            task.add_done_callback(self._attempts.discard)
+
+    async def _cancel(self, attempt: Attempt) -> None:
+        """Stop a handler, once the ledger says so too: anybody may send a core message."""
+        with contextlib.suppress(SwitchgearError):
+            history = await attempt.read()
+            asked = history.cancelling
+            if asked is None or history.hold != attempt.hold or history.ended:
+                return
+            attempt.last, attempt.valid = history.last, history.last_valid
+            attempt.cancel_reason = asked.reason
+            if attempt.running is not None:
+                attempt.running.cancel()
+
+    def _busy(self) -> tuple[dict[str, int], list[Attempt]]:
+        busy = {name: feeder.running for name, feeder in self._feeders.items() if feeder.running}
+        return busy, list(self._running.values())
+
+
+@contextlib.asynccontextmanager
+async def _opened(resource: Resource[Any]) -> AsyncGenerator[Any]:
+    generator = resource.opened()
+    yield await anext(generator)
+    with contextlib.suppress(StopAsyncIteration):
+        await anext(generator)

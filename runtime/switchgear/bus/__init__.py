@@ -1,0 +1,1 @@
+"""The only door to nats-py: the ledger, work, registry, timers and blobs over one connection."""

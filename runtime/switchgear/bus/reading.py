@@ -1,0 +1,217 @@
+"""Reading a stream in order by a consumer that is confined to one filter: a history, or everything without end.
+
+The filter stands in the API subject, so that permissions can confine who reads what. Consumers are ephemeral, in
+memory, without acks; the server forgets them when nobody reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any, Final, TYPE_CHECKING
+
+from switchgear.bus import frames
+from switchgear.bus.consumer import ensure_consumer
+from switchgear.bus.pulling import Link, Pulling
+from switchgear.contract.stored import Stored
+from switchgear.errors import Unavailable
+
+if TYPE_CHECKING:
+    from switchgear.bus.frames import Handed
+    from collections.abc import AsyncIterator
+
+BATCH: Final = 500
+"""Messages that a reader holds at most, and that one pull asks for."""
+IDLE: Final = 10.0
+"""Seconds without a reader after which the server forgets the consumer."""
+PATIENCE: Final = 10.0
+"""Seconds without progress after which a history gives up."""
+_TRIES: Final = 3
+
+
+async def everything(link: Link, stream: str, scope: str) -> list[Stored]:
+    """All messages under the filter, oldest first. Raises Unavailable, ServerUnfit."""
+    for _ in range(_TRIES):
+        found = await _one_pass(link, stream, scope)
+        if found is not None:
+            return found
+    raise Unavailable(f"reading {scope} was interrupted {_TRIES} times")
+
+
+async def _one_pass(link: Link, stream: str, scope: str) -> list[Stored] | None:
+    """One consumer's read; None where it was interrupted (a restart, a gap) and must begin again."""
+    name = fresh_name()
+    info = await ensure_consumer(link, stream, ephemeral(name, scope, {"deliver_policy": "all"}))
+    if not int(info["num_pending"]):
+        forget(link, stream, name)
+        return []
+    found: list[Stored] = []
+    done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    def take(subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        if done.done():
+            return
+        if reply:
+            meta = frames.handed(reply)
+            if meta.consumer_sequence != len(found) + 1:
+                done.set_result(False)
+                return
+            found.append(stored(subject, meta, data, headers))
+            if meta.pending == 0:
+                done.set_result(True)
+            elif len(found) % BATCH == 0:
+                ask()
+        # Fewer than promised: the rest was deleted meanwhile.
+        else:
+            done.set_result(frames.status(headers) in {frames.NOTHING, frames.OVER})
+
+    def lost() -> None:
+        if not done.done():
+            done.set_result(False)
+
+    inbox = f"{link.inbox}h.{name}"
+    sid = link.client.subscribe_direct(inbox, take)
+    link.client.on_lost(lost)
+
+    def ask() -> None:
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
+        link.client.publish_now(subject, b'{"batch":%d,"no_wait":true}' % BATCH, inbox)
+
+    ask()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return found if await done else None
+    except TimeoutError:
+        raise Unavailable(f"the broker did not deliver {scope} in time") from None
+    finally:
+        link.client.forget_listener(lost)
+        link.client.send(f"UNSUB {sid}\r\n".encode())
+        link.client.forget(sid)
+        forget(link, stream, name)
+
+
+async def follow(link: Link, stream: str, after: int) -> AsyncIterator[list[Stored]]:
+    """All messages of the stream beyond the sequence, in batches; an empty one when caught up. Never ends."""
+    reader = _Reader(link, stream, after)
+    try:
+        while True:
+            yield await reader.batch()
+    finally:
+        await reader.stop()
+
+
+class _Reader:
+    """Keeps a consumer on the stream, and makes it again after the last message it saw when that breaks."""
+
+    def __init__(self, link: Link, stream: str, after: int) -> None:
+        self._link = link
+        self._stream = stream
+        self._last = after
+        self._expected = 1
+        self._held: list[Stored] = []
+        self._news = asyncio.Event()
+        self._pulling: Pulling | None = None
+        self._broken = False
+        self._caught_up = False
+        self._told = False
+
+    async def batch(self) -> list[Stored]:
+        """What has come since, at most BATCH; empty once each time everything was handed over."""
+        while True:
+            if self._pulling is None:
+                await self._begin()
+            if self._held:
+                held, self._held = self._held, []
+                self._told = False
+                pulling = self._pulling
+                if pulling is not None:
+                    for _ in held:
+                        pulling.give_back()
+                return held
+            if self._broken:
+                await self.stop()
+                continue
+            if self._caught_up and not self._told:
+                self._told = True
+                return []
+            self._news.clear()
+            await self._news.wait()
+
+    async def stop(self) -> None:
+        """Give the consumer up; what is held stays."""
+        pulling, self._pulling = self._pulling, None
+        if pulling is not None:
+            self._link.client.forget_listener(self._break)
+            forget(self._link, self._stream, pulling.consumer)
+            await pulling.stop()
+
+    async def _begin(self) -> None:
+        name = fresh_name()
+        start: dict[str, object] = {
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": self._last + 1,
+        }
+        try:
+            info = await ensure_consumer(self._link, self._stream, ephemeral(name, ">", start))
+        except Unavailable:
+            if self._link.client.is_closed:
+                raise
+            return  # an outage: the call has waited its time, and a projection has all the time there is
+        self._broken = False
+        self._expected = 1
+        self._caught_up = not int(info["num_pending"])
+
+        async def broken() -> None:
+            self._break()
+
+        self._pulling = Pulling(
+            self._link, self._stream, name, self._take, credit=BATCH, revive=broken
+        )
+        self._pulling.start()
+        # What was on its way when the connection broke is gone, and without acks nobody sends it again.
+        self._link.client.on_lost(self._break)
+
+    def _take(self, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        if self._broken:
+            return
+        meta = frames.handed(reply)
+        if meta.consumer_sequence != self._expected:
+            self._break()
+            return
+        self._expected += 1
+        self._last = meta.sequence
+        self._held.append(stored(subject, meta, data, headers))
+        self._caught_up = meta.pending == 0
+        self._news.set()
+
+    def _break(self) -> None:
+        self._broken = True
+        self._news.set()
+
+
+def stored(subject: bytes, meta: Handed, data: bytes, headers: bytes) -> Stored:
+    """A delivered message as the stream keeps it."""
+    return Stored(subject.decode(), meta.sequence, meta.time_ns, frames.whole(headers), data)
+
+
+def fresh_name() -> str:
+    """A name for an ephemeral consumer."""
+    return f"read-{os.urandom(8).hex()}"
+
+
+def ephemeral(name: str, scope: str, start: dict[str, object]) -> dict[str, Any]:
+    """The settings of a reader's consumer."""
+    return {
+        "name": name,
+        "filter_subject": scope,
+        "ack_policy": "none",
+        "mem_storage": True,
+        "num_replicas": 1,
+        "inactive_threshold": int(IDLE * 1e9),
+        **start,
+    }
+
+
+def forget(link: Link, stream: str, name: str) -> None:
+    """Delete the consumer; without the permission to, or an answer, the server forgets it by itself."""
+    link.client.publish_now(f"$JS.API.CONSUMER.DELETE.{stream}.{name}", b"")

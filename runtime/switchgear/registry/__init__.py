@@ -1,0 +1,1 @@
+"""The live table of instances and capabilities, fed by announcements (rule 15)."""

@@ -1,0 +1,154 @@
+"""Who is there: a pure table of announcements, and what it says about a capability."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from switchgear.contract import codec, limits, subjects
+from switchgear.contract.announcement import Announcement, Offer
+from switchgear.errors import ProtocolError
+from switchgear.lifecycle.routing import Pool
+
+SETTLING = timedelta(seconds=10)
+"""How long nobody counts as absent after the reader or the broker came back."""
+
+
+@dataclass(slots=True)
+class Instance:
+    """One live process of an agent."""
+
+    announcement: Announcement
+    heard: datetime
+    """Broker's store time of its newest announcement."""
+
+
+@dataclass(slots=True)
+class Table:
+    """All live instances by announcement subject. Changes only through its methods, each told the time."""
+
+    instances: dict[str, Instance] = field(default_factory=dict[str, Instance])
+    departed: dict[str, tuple[str, datetime]] = field(
+        default_factory=dict[str, tuple[str, datetime]]
+    )
+    """Capability -> who offered it last, and until when."""
+    settling_until: datetime | None = None
+    version: int = 0
+    """Grows with every change that routing could see."""
+    _leaving: set[str] = field(default_factory=set[str])
+    _pools: dict[str, list[Pool]] = field(default_factory=dict[str, list[Pool]])
+
+    def settle(self, now: datetime) -> None:
+        """The reader or the broker has just come back: announcements may have expired meanwhile."""
+        self.settling_until = now + SETTLING
+
+    def is_settling(self, now: datetime) -> datetime | None:
+        """Until when nobody counts as absent; None once that is over."""
+        until = self.settling_until
+        return until if until is not None and now < until else None
+
+    def put(self, subject: str, data: bytes, heard: datetime) -> set[str]:
+        """An announcement. Returns capabilities for which a new pool accepts work. Raises ProtocolError."""
+        agent, instance = subjects.parse_announce(subject)
+        announcement = codec.decode(data, Announcement, limit=limits.MAX_ANNOUNCEMENT)
+        if (announcement.agent, announcement.instance) != (agent, instance):
+            raise ProtocolError(
+                f"{announcement.agent}/{announcement.instance} announces itself as {subject}",
+                code="SG1108",
+            )
+        before = self._accepting()
+        self.instances[subject] = Instance(announcement, heard)
+        self._leaving.discard(subject)
+        self._changed()
+        return {capability for capability, _ in self._accepting() - before}
+
+    def remove(self, subject: str, now: datetime) -> None:
+        """An instance left, or its announcement expired; while settling it stays a little longer."""
+        if subject not in self.instances:
+            return
+        if self.is_settling(now):
+            self._leaving.add(subject)
+            return
+        gone = self.instances.pop(subject)
+        for offer in gone.announcement.offers:
+            name = f"{gone.announcement.agent} {offer.version} ({gone.announcement.instance})"
+            self.departed[offer.name] = (name, now)
+        self._changed()
+
+    def sweep(self, now: datetime) -> None:
+        """Drop who has not been heard for the announcements' TTL, whatever TTL it asked the broker for."""
+        if self.is_settling(now):
+            return
+        stale = {
+            subject
+            for subject, instance in self.instances.items()
+            if now - instance.heard > limits.ANNOUNCE_TTL
+        }
+        for subject in stale | self._leaving:
+            self.remove(subject, now)
+        self._leaving.clear()
+
+    def pools(self, capability: str) -> list[Pool]:
+        """The pools behind a capability, in a fixed order."""
+        if not self._pools:
+            self._pools = self._build()
+        return self._pools.get(capability, [])
+
+    def capabilities(self) -> dict[str, list[Pool]]:
+        """All pools by capability."""
+        if not self._pools:
+            self._pools = self._build()
+        return self._pools
+
+    def last_offered(self, capability: str) -> str:
+        """Who offered the capability last and until when; empty where this process never saw it."""
+        if capability not in self.departed:
+            return ""
+        name, until = self.departed[capability]
+        return f"{name} until {until:%Y-%m-%d %H:%M:%S} UTC"
+
+    def runner(self, task: str) -> str:
+        """The instance that announces that it runs the task; empty for none."""
+        for instance in self.instances.values():
+            if any(running.task == task for running in instance.announcement.running):
+                return instance.announcement.instance
+        return ""
+
+    def _changed(self) -> None:
+        self.version += 1
+        self._pools = {}
+
+    def _accepting(self) -> set[tuple[str, str]]:
+        return {
+            (offer.name, offer.pool)
+            for instance in self.instances.values()
+            if not instance.announcement.draining
+            for offer in instance.announcement.offers
+        }
+
+    def _build(self) -> dict[str, list[Pool]]:
+        groups: dict[tuple[str, str], list[tuple[Announcement, Offer]]] = {}
+        for subject in sorted(self.instances):
+            announcement = self.instances[subject].announcement
+            for offer in announcement.offers:
+                groups.setdefault((offer.name, offer.pool), []).append((announcement, offer))
+        built: dict[str, list[Pool]] = {}
+        for (capability, _), members in sorted(groups.items()):
+            built.setdefault(capability, []).append(_pool(members))
+        return built
+
+
+def _pool(members: list[tuple[Announcement, Offer]]) -> Pool:
+    announcement, offer = members[0]
+    accepting = [(who, what) for who, what in members if not who.draining]
+    slots = sum(what.concurrency for _, what in accepting)
+    busy = sum(who.busy.get(what.name, 0) for who, what in accepting)
+    return Pool(
+        offer=offer,
+        agent=announcement.agent,
+        labels=dict(announcement.labels),
+        instances=len(accepting),
+        draining=len(members) - len(accepting),
+        slots=slots,
+        free=max(slots - busy, 0),
+    )

@@ -1,0 +1,1 @@
+"""Failures and what to do about them: classes, delays. Pure."""

@@ -1,0 +1,104 @@
+"""From an exception to what kind of failure it is: one pure function, the same for steps and handlers."""
+
+from __future__ import annotations
+
+from switchgear.contract import limits
+from switchgear.contract.values import ErrorClass, Failure
+from switchgear.errors import (
+    InvalidInput,
+    NotRecordable,
+    Permanent,
+    ProtocolError,
+    Retryable,
+    StepFailed,
+    SwitchgearError,
+    TaskFailed,
+    Unavailable,
+    UsageError,
+    WaitTimeout,
+)
+
+
+def classify(error: BaseException, *, step: str | None = None) -> Failure:
+    """What this exception of a handler means for its task.
+
+    `retryable` is False only where the raising side knows that a repetition is pointless; otherwise the
+    capability's policy decides by class. Unknown exceptions are `transient`.
+    """
+    kind, retryable = _kind(error)
+    known = isinstance(error, SwitchgearError)
+    message = error.what if known else f"{type(error).__name__}: {error}"
+    return Failure(
+        error_class=kind,
+        code=error.code if known else "SG1510",
+        message=_cut(message),
+        why=_cut(error.why) if known else "",
+        fix=_cut(error.fix) if known else "",
+        path=error.path if isinstance(error, InvalidInput) else "",
+        step=_step(error) or step,
+        retryable=retryable,
+        retry_after=getattr(error, "retry_after", None),
+    )
+
+
+def timed_out(seconds: float) -> Failure:
+    """An attempt that ran longer than its capability allows."""
+    return Failure(
+        error_class="timeout",
+        code="SG1511",
+        message=f"the attempt ran longer than the capability's timeout of {seconds:g} s",
+        fix="raise `timeout=` of the capability, or split the work",
+        retryable=True,
+    )
+
+
+def crash_loop(crashes: int) -> Failure:
+    """A task that takes its agents down."""
+    return Failure(
+        error_class="crash-loop",
+        code="SG1512",
+        message=f"{crashes} agents died while they ran this attempt",
+        fix="read the agents' logs for the crash, then submit again",
+    )
+
+
+_KINDS: tuple[tuple[tuple[type[BaseException], ...], ErrorClass, bool], ...] = (
+    ((InvalidInput, ProtocolError), "invalid", False),
+    ((Permanent,), "step", False),
+    ((Retryable, Unavailable), "transient", True),
+    ((WaitTimeout, TimeoutError), "timeout", True),
+    ((NotRecordable, UsageError), "bug", False),
+    ((TypeError, NameError, AttributeError, ImportError, AssertionError), "bug", True),
+    ((MemoryError,), "resource", True),
+)
+"""Exceptions, the class that they mean, and whether a repetition could help; the first that fits decides."""
+
+
+def _kind(error: BaseException) -> tuple[ErrorClass, bool]:
+    if isinstance(error, StepFailed):
+        return _as_class(error.error_class), True
+    if isinstance(error, TaskFailed):
+        return _as_class(error.error_class or "step"), False
+    for kinds, error_class, retryable in _KINDS:
+        if isinstance(error, kinds):
+            return error_class, retryable
+    if isinstance(error, SwitchgearError) and error.disposition != "retry":
+        return "step", False
+    return "transient", True
+
+
+_CLASSES: frozenset[str] = frozenset(ErrorClass.__args__)
+
+
+def _as_class(text: str) -> ErrorClass:
+    return text if text in _CLASSES else "step"  # type: ignore[return-value]  # checked against the literal
+
+
+def _step(error: BaseException) -> str | None:
+    return error.key if isinstance(error, StepFailed) else getattr(error, "step", None)
+
+
+def _cut(text: str) -> str:
+    if len(text) <= limits.MAX_TEXT // 4:
+        return text
+    return text[: limits.MAX_TEXT // 4] + " […]"

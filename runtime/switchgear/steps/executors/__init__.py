@@ -1,0 +1,1 @@
+"""Ways to run a step; each module is one, and they do not know each other."""

@@ -1,0 +1,114 @@
+"""Submitting: the opening entry of a task, and what a refusal of it means (rule 5)."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from typing import NamedTuple
+
+from switchgear.bus.port import Appended, Bus, Refused
+from switchgear.contract import codec, entries, subjects
+from switchgear.contract.values import Parent, Retry, Status
+from switchgear.errors import Conflict
+from switchgear.lifecycle.history import fold
+from switchgear.tasks.payload import Payload
+
+
+class Options(NamedTuple):
+    """How a task shall be treated."""
+
+    version: str = "*"
+    priority: str = "normal"
+    deadline: datetime | None = None
+    labels: dict[str, str] = {}  # noqa: RUF012  # a NamedTuple's default; nobody writes to it
+    retry: Retry | None = None
+    require_agent: bool = False
+
+
+class Lineage(NamedTuple):
+    """Where a child stands in its run."""
+
+    root: str = ""
+    parent: Parent | None = None
+    depth: int = 0
+    trace: str | None = None
+
+
+class Opening(NamedTuple):
+    """A submission, ready to be appended."""
+
+    scope: str
+    subject: str
+    body: bytes
+    entry: entries.Submitted
+
+
+NO_OPTIONS = Options()
+ROOT = Lineage()
+
+
+def opening(
+    capability: str,
+    owner: str,
+    task: str,
+    payload: Payload,
+    *,
+    entry_id: str,
+    writer: str,
+    now: datetime,
+    options: Options = NO_OPTIONS,
+    lineage: Lineage = ROOT,
+) -> Opening:
+    """The `submitted` entry of a new task. Raises ProtocolError SG1107 for names that are no tokens."""
+    subjects.token(capability, "capability")
+    subjects.token(owner, "owner")
+    scope = subjects.scope(capability, owner, task)
+    entry = entries.Submitted(
+        v=entries.VERSION,
+        id=entry_id,
+        task=task,
+        time=now,
+        writer=writer,
+        status=Status(state="queued", submitted_at=now),
+        trace=lineage.trace,
+        input=payload.inline,
+        input_blob=payload.blob,
+        digest=_digest(capability, payload, options),
+        version=options.version,
+        priority=options.priority,
+        deadline=options.deadline,
+        labels=options.labels,
+        retry=options.retry,
+        require_agent=options.require_agent,
+        root=lineage.root,
+        parent=lineage.parent,
+        depth=lineage.depth,
+    )
+    return Opening(scope, subjects.task_event(scope, "submitted"), codec.encode(entry), entry)
+
+
+def _digest(capability: str, payload: Payload, options: Options) -> str:
+    """What makes two submissions the same: capability, input and options."""
+    content = payload.blob.digest if payload.blob else payload.inline
+    return hashlib.sha256(codec.encode((capability, content, options))).hexdigest()
+
+
+async def confirm(bus: Bus, opened: Opening, answer: Appended | Refused) -> None:
+    """Make sure that the submission stands, whatever the broker answered to its append.
+
+    A refusal is success when the stored submission has the same digest. Raises Conflict otherwise.
+    """
+    while isinstance(answer, Refused):
+        history = fold(opened.scope, await bus.ledger.history(opened.scope))
+        if history.landed(opened.entry.id):
+            return
+        if history.submitted is not None and history.submitted.digest == opened.entry.digest:
+            return
+        if history.position != "none" or history.remnant:
+            raise Conflict(
+                f"task {opened.entry.task} exists with a different submission",
+                why="its key was used before for another input or other options",
+            )
+        answer = await bus.ledger.append(
+            opened.subject, opened.body, scope=opened.scope, expect=history.last
+        )

@@ -1,0 +1,103 @@
+"""A whole mesh in one event loop: a broker in memory, coordinators, agents, in virtual time."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from switchgear.agent.settings import WorkerSettings
+from switchgear.agent.worker import Worker
+from switchgear.coordinator.service import Coordinator
+from switchgear.testing import virtual_time
+from switchgear.testing.fakes import Runs
+from switchgear.testing.memory import LoopClock, MemoryBroker, MemoryBus
+
+if TYPE_CHECKING:
+    from switchgear.agent.declare import Agent, Resource
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+"""When every test begins."""
+
+
+class Member(NamedTuple):
+    """One instance of an agent."""
+
+    worker: Worker
+    bus: MemoryBus
+
+
+class Site:
+    """The processes of a mesh, each with a connection of its own. Enter it, then let them join."""
+
+    def __init__(self, *, seed: int = 0) -> None:
+        """`seed` decides whatever a real mesh leaves to chance."""
+        self.clock = LoopClock(START)
+        self.broker = MemoryBroker(clock=self.clock, seed=seed)
+        self.runs = Runs()
+        self.coordinators: list[Coordinator] = []
+        self.members: list[Member] = []
+        self._buses: list[MemoryBus] = []
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Let time be virtual. Raises UsageError on an event loop that cannot be patched."""
+        time = virtual_time.of_running_loop()
+        time.enter()
+        self._stack.callback(time.leave)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Stop all that joined: what still runs is handed back."""
+        try:
+            for member in self.members:
+                await member.worker.stop()
+            for coordinator in self.coordinators:
+                await coordinator.stop()
+            for bus in self._buses:
+                await bus.close()
+        finally:
+            await self._stack.aclose()
+
+    def bus(self, name: str) -> MemoryBus:
+        """A new connection, which ends with the site."""
+        opened = MemoryBus(self.broker, name)
+        self._buses.append(opened)
+        return opened
+
+    async def coordinate(self, kind: type[Coordinator] = Coordinator) -> Coordinator:
+        """Start a replica of the coordinator."""
+        coordinator = kind(self.bus(f"coordinator-{len(self.coordinators) + 1}"), self.clock)
+        self.coordinators.append(coordinator)
+        await coordinator.start()
+        # A broker in memory was never away: who is not announced is not there.
+        coordinator.registry.table.settling_until = None
+        return coordinator
+
+    async def join(
+        self,
+        agent: Agent,
+        *,
+        settings: WorkerSettings | None = None,
+        replaced: dict[Resource[Any], Any] | None = None,
+    ) -> Member:
+        """Start an instance; returns when it is announced and its lanes exist."""
+        bus = self.bus(f"{agent.name}-{len(self.members) + 1}"[-64:])
+        worker = Worker(
+            agent,
+            bus,
+            clock=self.clock,
+            settings=settings or WorkerSettings(),
+            run_step=self.runs,
+            replaced=replaced,
+        )
+        member = Member(worker, bus)
+        self.members.append(member)
+        await worker.start()
+        return member
+
+    async def crash(self, member: Member) -> None:
+        """Let an instance die as by SIGKILL: nothing of it reaches the mesh any more."""
+        self.members.remove(member)
+        self.broker.crash(member.bus)
+        await member.worker.stop()
