@@ -4,6 +4,6 @@ It is the yardstick for the product's overhead: what this machine can do when no
 signs, traces or recovers anything. A refusal or a status that was not expected ends the run.
 """
 
-from benchmarks.bare.run import Rate, measure
+from benchmarks.bare.run import measure
 
-__all__ = ["Rate", "measure"]
+__all__ = ["measure"]

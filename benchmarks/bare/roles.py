@@ -2,12 +2,15 @@
 
 import asyncio
 import os
+from itertools import count
 from time import perf_counter, time_ns
 
 import msgspec
 
 from benchmarks.bare import stream, wire
-from benchmarks.bare.link import Handler, Link
+from benchmarks.bare.link import Handler, Link, Variant
+from benchmarks.bare.public import link_of
+from benchmarks.window import Window
 
 _BATCH = 1000
 """Messages that a role asks for ahead; here is no neighbour to leave tasks to."""
@@ -22,10 +25,10 @@ class Relay(msgspec.Struct, frozen=True):
     size: int
     """Of the answer's body, bytes."""
 
-    async def serve(self, url: str, *, direct: bool) -> None:
+    async def serve(self, url: str, variant: Variant) -> None:
         """Relay until killed, or the connection is closed."""
-        link = Link()
-        await link.open(url, direct=direct)
+        link = link_of(variant)
+        await link.open(url)
         await link.pull(self.consumer, _BATCH, self._handler(link))
         await link.ended
 
@@ -66,24 +69,20 @@ def agent(sizes: wire.Sizes) -> Relay:
     return Relay(stream.LANE, wire.DISPATCHED, wire.COMPLETED, sizes.completed)
 
 
-class Load:
-    """A client that submits a task whenever one completes, and keeps the times."""
+class Submitter:
+    """A client that submits a task whenever one completes, until the window closes."""
 
-    def __init__(self, link: Link, sizes: wire.Sizes) -> None:
+    def __init__(self, link: Link, sizes: wire.Sizes, window: Window) -> None:
         self._link = link
+        self._window = window
         self._pad = wire.padding(sizes.submitted)
         self._run = os.urandom(8).hex()
+        self._numbers = count(1)
         self._started: dict[bytes, float] = {}
         self._done = asyncio.get_running_loop().create_future()
-        self._goal = 0
-        self.ended: list[float] = []
-        """When each task's `completed` arrived, seconds of the monotonic clock."""
-        self.latencies: list[float] = []
-        """Submit to completed, seconds, in the same order."""
 
-    async def drive(self, *, in_flight: int, tasks: int) -> None:
-        """Return when `tasks` have completed, with `in_flight` open all the time."""
-        self._goal = tasks
+    async def drive(self, *, in_flight: int) -> None:
+        """Return when the window has closed, with `in_flight` open all the time."""
         await self._link.listen("sg.live.*.bench.>", self._on_live)
         for _ in range(in_flight):
             self._submit()
@@ -94,7 +93,7 @@ class Load:
             raise ConnectionError("the broker closed the connection")
 
     def _submit(self) -> None:
-        task = f"{self._run}{len(self._started) + len(self.ended):016d}"
+        task = f"{self._run}{next(self._numbers):016d}"
         scope = f"sg.task.echo.bench.{task}.".encode()
         entry = wire.Entry(
             task=task,
@@ -112,10 +111,10 @@ class Load:
     def _on_live(self, subject: bytes, _reply: bytes, _data: bytes) -> None:
         if not subject.endswith(wire.COMPLETED):
             return
-        now = perf_counter()
-        self.latencies.append(now - self._started.pop(subject.split(b".")[4]))
-        self.ended.append(now)
-        if len(self.ended) < self._goal:
+        started = self._started.pop(subject.split(b".")[4], None)
+        if started is None:
+            return  # a leftover of the window before
+        if self._window.ended(started):
             self._submit()
         elif not self._done.done():
             self._done.set_result(None)

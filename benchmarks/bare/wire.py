@@ -38,9 +38,9 @@ class PubAck(msgspec.Struct):
 class Sizes(msgspec.Struct, frozen=True):
     """Encoded body sizes in bytes, met within the width of a sequence number."""
 
-    submitted: int = 600
+    submitted: int = 500
     dispatched: int = 800
-    completed: int = 600
+    completed: int = 550
 
 
 encode = msgspec.json.Encoder().encode

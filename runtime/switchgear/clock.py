@@ -28,3 +28,8 @@ SYSTEM = SystemClock()
 def milliseconds(at: datetime) -> int:
     """Milliseconds since 1970, for ids."""
     return int(at.timestamp() * 1000)
+
+
+def nanoseconds(at: datetime) -> int:
+    """Nanoseconds since 1970, to the microsecond."""
+    return int(at.timestamp() * 1_000_000) * 1000

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+_GC = (50_000, 20, 50)
+"""A service makes thousands of short-lived objects a second: Python's defaults cost it a tenth of its time."""
+
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Like `asyncio.run`, on uvloop where it is installed (extra `fast`)."""
+    """Like `asyncio.run`, on uvloop where it is installed (extra `fast`); for processes that are ours alone."""
+    gc.set_threshold(*_GC)
     try:
         import uvloop  # optional
     except ImportError:

@@ -1,4 +1,4 @@
-// Check AsyncAPI documents with the reference parser: one line of JSON for each path on the command line.
+// Check AsyncAPI documents with the reference parser: one line of JSON for each path given.
 import { Parser, fromFile } from "@asyncapi/parser";
 
 const parser = new Parser();

@@ -13,6 +13,7 @@ import pytest
 from switchgear.contract import entries, subjects
 from switchgear.contract.export import catalog
 from switchgear.coordinator import queries as answering
+from switchgear.projections import answers
 from tests.node.program import ROOT, require_node
 
 DOCUMENT = ROOT / "schemas" / "asyncapi.json"
@@ -48,6 +49,7 @@ FILTERS = {
     **{f"TRANSITION_FILTERS {one}": one for one in subjects.TRANSITION_FILTERS},
     "scope": SCOPE,
     "live": subjects.live("ana"),
+    **{f"live_answers {one}": one for one in subjects.live_answers("ana")},
     "live_task": subjects.live_task(SCOPE),
     "lane_filter": subjects.lane_filter("check-repo", "p1", "normal"),
     "capacity_timers": subjects.capacity_timers("check-repo"),
@@ -124,13 +126,13 @@ def test_every_ledger_entry_proves_its_compare_and_set() -> None:
     assert with_trait == set(entries.ENTRIES)
 
 
-def test_the_queue_group_is_the_one_that_coordinators_join() -> None:
+def test_the_queue_groups_are_those_that_services_join() -> None:
     queues = {
-        operation["bindings"]["nats"]["queue"]
+        (operation["tags"][0]["name"], operation["bindings"]["nats"]["queue"])
         for operation in document()["operations"].values()
         if "queue" in operation["bindings"]["nats"]
     }
-    assert queues == {answering.QUEUE}
+    assert queues == {("coordinator", answering.QUEUE), ("observer", answers.QUEUE)}
 
 
 DAMAGE: dict[str, tuple[str, str]] = {

@@ -1,6 +1,5 @@
 // One attempt of a task by this instance: receive, hold, append under the hold, ack last.
-import { fold, parseSubject } from "./history.mjs";
-import { expectation } from "./history.mjs";
+import { expectation, fold, parseSubject } from "./history.mjs";
 import { append, delivered, freshId, load, readAll, sleep, store, storedOf } from "./ledger.mjs";
 
 const MAX_CRASHES = 2;
@@ -83,7 +82,10 @@ export class Attempt {
     this.hold = this.last = this.lastValid = answer.sequence;
     if (history.crashes + (how === "crash" ? 1 : 0) <= MAX_CRASHES) return true;
     if (history.cancelling) await this.#end(history.cancelling.reason);
-    else await this.failed({ error_class: "crash-loop", code: "SG1512", message: "it crashes its agents" });
+    else {
+      const message = "it crashes its agents";
+      await this.failed({ error_class: "crash-loop", code: "SG1512", message });
+    }
     return false;
   }
 

@@ -1,4 +1,4 @@
-// What the entries of one task say: the validity rule and the state table of docs/reference/protocol.md.
+// What the entries of one task say: validity and states as in docs/reference/protocol.md.
 // Pure; bodies are checked against schemas/. schemas/histories.json tests it.
 import { readFileSync } from "node:fs";
 import addFormats from "ajv-formats";
@@ -38,22 +38,26 @@ export function parseSubject(subject) {
 
 /** The sequence that an entry's headers prove it expected; null where they prove nothing. */
 export function expectation(headers, scope) {
+  const name = EXPECTED.toLowerCase();
+  if (headers.toLowerCase().split(name).length !== 3) return null; // twice in all
   let number = null;
   let subject = null;
   for (const line of headers.split("\r\n")) {
-    if (!line.toLowerCase().startsWith(EXPECTED.toLowerCase())) continue;
+    if (!line.toLowerCase().startsWith(name)) continue;
     const colon = line.indexOf(":");
-    const name = colon < 0 ? line : line.slice(0, colon);
-    const value = colon < 0 ? "" : line.slice(line[colon + 1] === " " ? colon + 2 : colon + 1);
-    if (name === EXPECTED && number === null) number = value;
-    else if (name === EXPECTED_SCOPE && subject === null) subject = value;
+    const value = line.slice(line[colon + 1] === " " ? colon + 2 : colon + 1);
+    if (line.slice(0, colon) === EXPECTED) number = value;
+    else if (line.slice(0, colon) === EXPECTED_SCOPE) subject = value;
     else return null;
   }
   if (subject !== scope || !/^(0|[1-9][0-9]{0,18})$/.test(number ?? "")) return null;
   return Number(number);
 }
 
-const OPEN = ["signalled client", "cancel-requested client", "cancelled coordinator", "expired coordinator"];
+const OPEN = [
+  ...["signalled client", "cancel-requested client"],
+  ...["cancelled coordinator", "expired coordinator"],
+];
 const REROUTED = ["dispatched coordinator", "waiting coordinator"];
 const STOPPED = [...OPEN, ...REROUTED, "dead coordinator", "rejected coordinator"];
 const HOLDER = ["checkpoint", "waiting", "released", "attempt-failed", "completed"];
@@ -85,7 +89,7 @@ function roleOf(event, body) {
   return (body.hold ?? 0) > 0 ? "holder" : "coordinator";
 }
 
-/** The fold. Add entries in ledger order: {sequence, subject, headers, data}, headers as the raw block's text. */
+/** The fold. Add entries in ledger order: {sequence, subject, headers (the raw block), data}. */
 export class History {
   constructor(scope) {
     this.scope = scope;

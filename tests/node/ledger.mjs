@@ -4,7 +4,6 @@ import { createInbox, headers, nanos } from "@nats-io/nats-core";
 
 const MAX_INLINE = 256 * 1024;
 const CHUNK = 128 * 1024;
-const BATCH = 256;
 const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 export const sha256 = (data) => createHash("sha256").update(data).digest("hex");
@@ -20,13 +19,13 @@ export function textOf(data) {
   }
 }
 
-/** A message's raw header block, one character a byte. A parsed one would hide what makes an entry void. */
+/** A message's raw header block, one character a byte; a parsed one hides what makes it void. */
 export function rawHeaders(message) {
   const { _rdata: whole, _msg: frame } = message;
   if (whole === undefined || frame === undefined) throw new Error("no access to the raw headers");
   const block = frame.hdr > 0 ? Buffer.from(whole.subarray(0, frame.hdr)).toString("latin1") : "";
   if (block === "" || block.endsWith("\r\n\r\n")) return block;
-  // The server overwrites the last two bytes of a block that is cut off: no verdict may rest on them.
+  // The server overwrites the last two bytes of a block that is cut off: nothing rests on them.
   return block.slice(-4, -2) === "\r\n" ? `${block.slice(0, -2)}\r\n` : "";
 }
 
@@ -47,7 +46,8 @@ export function delivered(message) {
 export function storedOf(message) {
   const { sequence, timeMs } = delivered(message);
   const { subject, data } = message;
-  return { sequence, timeMs, subject, headers: rawHeaders(message), data: textOf(data), bytes: data };
+  const headers = rawHeaders(message);
+  return { sequence, timeMs, subject, headers, data: textOf(data), bytes: data };
 }
 
 async function api(nc, subject, body) {
@@ -57,43 +57,41 @@ async function api(nc, subject, body) {
   return found;
 }
 
-/** All messages under a filter, oldest first, by a consumer that is confined to it. */
+/** All messages under a filter, oldest first: a consumer confined to it delivers to our inbox. */
 export async function readAll(nc, stream, filter) {
   const name = `read-${freshId()}`;
   const inbox = createInbox();
   const config = {
     name,
     filter_subject: filter,
+    deliver_subject: inbox,
     deliver_policy: "all",
     ack_policy: "none",
     mem_storage: true,
     num_replicas: 1,
     inactive_threshold: nanos(10_000),
   };
+  const subscription = nc.subscribe(inbox, { timeout: 10_000 });
   const created = await api(nc, `CONSUMER.CREATE.${stream}.${name}.${filter}`, {
     stream_name: stream,
     config,
   });
   const found = [];
-  if (created.num_pending === 0) return found;
-  const subscription = nc.subscribe(inbox, { timeout: 10_000 });
-  const ask = () => {
-    const body = JSON.stringify({ batch: BATCH, no_wait: true });
-    nc.publish(`$JS.API.CONSUMER.MSG.NEXT.${stream}.${name}`, body, { reply: inbox });
-  };
-  ask();
+  // What the consumer had delivered before it answered counts as well.
+  let left = created.num_pending + (created.delivered?.consumer_seq ?? 0);
+  if (left === 0) subscription.unsubscribe();
   for await (const message of subscription) {
-    if (message.headers?.code) break; // less than promised: the rest was deleted meanwhile
-    if (delivered(message).consumerSequence !== found.length + 1) throw new Error("a gap: read again");
+    const { consumerSequence, pending } = delivered(message);
+    if (consumerSequence !== found.length + 1) throw new Error("a gap: read again");
     found.push(storedOf(message));
-    if (delivered(message).pending === 0) break;
-    if (found.length % BATCH === 0) ask();
+    left = pending;
+    if (left === 0) break;
   }
   nc.publish(`$JS.API.CONSUMER.DELETE.${stream}.${name}`);
   return found;
 }
 
-/** Append if `expect` is the scope's last sequence. Without an answer the same bytes are sent again. */
+/** Append if `expect` is the last sequence of the scope; without an answer, send it again. */
 export async function append(js, subject, body, { scope, expect }) {
   const data = JSON.stringify(body);
   for (;;) {
@@ -115,18 +113,20 @@ export async function append(js, subject, body, { scope, expect }) {
 const metaSubject = (digest) =>
   `$O.SG_BLOBS.M.${Buffer.from(digest).toString("base64url").padEnd(88, "=")}`;
 
-/** The JSON text of an input or output: as it stands, or fetched from the object store and verified. */
+/** The JSON text of an input or output: as it stands, or fetched as a blob and verified. */
 export async function load(nc, inline, blob) {
   if (!blob) return JSON.stringify(inline);
-  const [described] = (await readAll(nc, "OBJ_SG_BLOBS", metaSubject(blob.digest))).slice(-1);
-  if (!described) throw new Error(`no blob ${blob.digest}`);
-  const chunks = await readAll(nc, "OBJ_SG_BLOBS", `$O.SG_BLOBS.C.${JSON.parse(described.data).nuid}`);
+  const { digest } = blob;
+  const [described] = (await readAll(nc, "OBJ_SG_BLOBS", metaSubject(digest))).slice(-1);
+  if (!described) throw new Error(`no blob ${digest}`);
+  const { nuid } = JSON.parse(described.data);
+  const chunks = await readAll(nc, "OBJ_SG_BLOBS", `$O.SG_BLOBS.C.${nuid}`);
   const data = Buffer.concat(chunks.map(({ bytes }) => bytes));
-  if (sha256(data) !== blob.digest) throw new Error(`SG1109: blob ${blob.digest} has other content`);
+  if (sha256(data) !== digest) throw new Error(`SG1109: blob ${digest} has other content`);
   return UTF8.decode(data);
 }
 
-/** What stands in an entry for this JSON text: itself, or above the limit a reference to the stored blob. */
+/** What stands in an entry for this JSON text: itself, or above the limit a reference to a blob. */
 export async function store(js, text) {
   const data = Buffer.from(text);
   if (data.length <= MAX_INLINE) return { inline: JSON.parse(text), blob: undefined };

@@ -1,6 +1,7 @@
 // Serve the capability `node-upper` (a text, in upper case): node serve.mjs URL
 // Prints "ready" once its lanes exist. SIGTERM, or a drain command, lets it finish and leave.
 import { jetstream } from "@nats-io/jetstream";
+import { createInbox } from "@nats-io/nats-core";
 import { connect } from "@nats-io/transport-node";
 import { fits } from "./history.mjs";
 import { freshId, sha256, sleep } from "./ledger.mjs";
@@ -74,19 +75,23 @@ async function ensureLanes(missing) {
   }
 }
 
-/** At most one delivery of a lane; `expires` in ms, 0 for what is there now. Throws where the lane is missing. */
-async function pull(lane, expires) {
+/** At most one delivery; `expires` in ms, 0: what is there now. Throws: nobody serves the lane. */
+function pull(lane, expires) {
+  // A delivery carries the entry's own subject, so a request's shared inbox would not know it.
   const wanted = expires ? { batch: 1, expires: expires * 1e6 } : { batch: 1, no_wait: true };
-  const message = await nc
-    .request(`$JS.API.CONSUMER.MSG.NEXT.SG_LEDGER.${lane}`, JSON.stringify(wanted), {
+  const inbox = createInbox();
+  return new Promise((done, failed) => {
+    nc.subscribe(inbox, {
+      max: 1,
       timeout: expires + 2000,
-    })
-    .catch((error) => {
-      if (error.name === "TimeoutError" || error.name === "RequestError") return null;
-      throw error;
+      callback: (error, message) => {
+        if (error || message.headers?.code === 503) failed(error ?? new Error("no such lane"));
+        else done(message.headers?.code ? null : message);
+      },
     });
-  if (message === null) throw new Error("nobody serves this lane");
-  return message.headers?.code ? null : message;
+    const subject = `$JS.API.CONSUMER.MSG.NEXT.SG_LEDGER.${lane}`;
+    nc.publish(subject, JSON.stringify(wanted), { reply: inbox });
+  });
 }
 
 /** Begin a delivery in a slot of its own. */
@@ -107,7 +112,8 @@ async function serve(attempt) {
   if (dispatched === null) return;
   const text = await attempt.input();
   if (typeof text !== "string") {
-    await attempt.failed({ error_class: "invalid", code: "SG1507", message: "not a text", path: "$" });
+    const message = "not a text";
+    await attempt.failed({ error_class: "invalid", code: "SG1507", message, path: "$" });
   } else if (text.startsWith("sleep ")) {
     await attempt.sleep(Number(text.slice(6)));
     await attempt.completed(text.toUpperCase());

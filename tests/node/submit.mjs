@@ -1,13 +1,16 @@
-// Submit a task and wait for its end: node submit.mjs URL OWNER CAPABILITY INPUT-JSON [TASK-ID]
-// Prints one line of JSON: {task, state, output?, error?, voids}. Exits 0 for a completed task, else 1.
+// Submit a task and wait for its end:
+// node submit.mjs URL OWNER CAPABILITY [TASK-ID] < input.json
+// Prints one line of JSON: {task, state, output?, error?, voids}. Exits 0 if completed, else 1.
+import { readFileSync } from "node:fs";
 import { jetstream } from "@nats-io/jetstream";
 import { connect } from "@nats-io/transport-node";
 import { fold } from "./history.mjs";
 import { append, freshId, load, readAll, sha256, sleep, store } from "./ledger.mjs";
 
-const READ_AGAIN_MS = 5000; // republished entries are stored nowhere: the ledger is the net below them
+const READ_AGAIN_MS = 5000; // live entries are stored nowhere: the ledger is the net below them
 
-const [url, owner, capability, input, task = freshId()] = process.argv.slice(2);
+const [url, owner, capability, task = freshId()] = process.argv.slice(2);
+const input = readFileSync(0, "utf8");
 const scope = `sg.task.${capability}.${owner}.${task}.>`;
 const nc = await connect({ servers: url, name: `node-client-${task}` });
 const js = jetstream(nc);
@@ -42,7 +45,7 @@ async function submit() {
   }
 }
 
-/** The history once the task has ended: live entries say when to look, the ledger says what is true. */
+/** The history at the end: live entries say when to look, the ledger says what is true. */
 async function ended(live) {
   for (;;) {
     const stands = await history();
@@ -57,6 +60,6 @@ const { ended: state, end, voids } = await ended(live);
 const said = { task, state, voids };
 if (state === "completed") said.output = JSON.parse(await load(nc, end.output, end.output_blob));
 else said.error = end.error ?? { code: end.code, message: end.reason };
-console.log(JSON.stringify(said));
 await nc.close();
-process.exit(state === "completed" ? 0 : 1);
+const code = state === "completed" ? 0 : 1;
+process.stdout.write(`${JSON.stringify(said)}\n`, () => process.exit(code));

@@ -7,7 +7,7 @@ import json
 import signal
 import subprocess
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -54,6 +54,13 @@ class Program:
     def __init__(self, process: Process) -> None:
         self._process = process
 
+    async def give(self, text: str) -> None:
+        """Its whole input."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(text.encode())
+        await self._process.stdin.drain()
+        self._process.stdin.close()
+
     async def line(self) -> str:
         """Its next line of output."""
         assert self._process.stdout is not None
@@ -76,10 +83,10 @@ class Program:
 
 
 @asynccontextmanager
-async def program(name: str, *arguments: str) -> AsyncIterator[Program]:
+async def program(name: str, *arguments: str) -> AsyncGenerator[Program]:
     """A Node program of this folder; killed at the end if it still runs."""
     process = await asyncio.create_subprocess_exec(
-        str(node()), str(HERE / name), *arguments, stdout=PIPE, stderr=PIPE
+        str(node()), str(HERE / name), *arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE, limit=2**20
     )
     try:
         yield Program(process)
@@ -125,7 +132,7 @@ def greeter() -> Agent:
 
 
 @asynccontextmanager
-async def serving(url: str, agent: Agent) -> AsyncIterator[Worker]:
+async def serving(url: str, agent: Agent) -> AsyncGenerator[Worker]:
     bus = await connect(url, name=agent.name, principal=agent.name)
     worker = Worker(agent, bus)
     await worker.start()
@@ -138,7 +145,8 @@ async def serving(url: str, agent: Agent) -> AsyncIterator[Worker]:
 
 async def submitted(url: str, capability: str, value: Any, task: str = "t1") -> tuple[int, Any]:
     """Exit code and output of the Node client."""
-    async with program("submit.mjs", url, OWNER, capability, json.dumps(value), task) as client:
+    async with program("submit.mjs", url, OWNER, capability, task) as client:
+        await client.give(json.dumps(value))
         said = json.loads(await client.line())
         return await client.ended(), said
 
@@ -199,7 +207,7 @@ async def test_a_node_client_is_not_deceived_by_a_forged_result(running: Running
 
 
 @asynccontextmanager
-async def node_agent(url: str) -> AsyncIterator[Program]:
+async def node_agent(url: str) -> AsyncGenerator[Program]:
     async with program("serve.mjs", url) as agent:
         assert await agent.line() == "ready"
         yield agent
@@ -216,7 +224,9 @@ async def test_a_python_client_gets_the_result_of_a_node_agent(running: Running)
 async def test_payloads_beyond_the_inline_limit_travel_as_blobs_both_ways(running: Running) -> None:
     text = "ab" * 200_000
     async with node_agent(running.url):
-        assert await running.mesh.call(UPPER, text, timeout=timedelta(seconds=BOUND)) == "AB" * 200_000
+        assert (
+            await running.mesh.call(UPPER, text, timeout=timedelta(seconds=BOUND)) == "AB" * 200_000
+        )
         code, said = await submitted(running.url, "node-upper", text)
     assert (code, said["output"]) == (0, "AB" * 200_000)
 

@@ -71,10 +71,13 @@ def _local(source: str) -> Path | None:
     """The path that the source names, or None for a URL to fetch from; `Refused` for neither."""
     if Path(source).is_absolute():
         return Path(source).resolve()
-    url = urlsplit(source)
+    try:
+        url = urlsplit(source)
+    except ValueError:
+        raise Refused(f"{source!r} is not a URL that can be read") from None
     if url.scheme in {"https", "ssh"} and url.hostname and not url.hostname.startswith("-"):
-        if url.password is not None:
-            raise Refused("the URL holds a password: give it to git's credential helper instead")
+        if url.password is not None or (url.scheme == "https" and url.username is not None):
+            raise Refused("the URL holds a credential: give it to git's credential helper instead")
         return None
     if _SSH.fullmatch(source):
         return None

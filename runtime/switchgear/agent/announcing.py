@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 SDK = "switchgear-python 0.1.0"
 LOOK = 0.25
-"""Seconds between looks whether what runs has changed."""
+"""Seconds between looks at what runs, while some of it is not announced yet."""
 
 
 class Announcer:
@@ -51,7 +51,8 @@ class Announcer:
         self._started = clock.now()
         self._subject = subjects.announce(agent.name, bus.name)
         self._shown: frozenset[str] = frozenset()
-        self._due = asyncio.Event()
+        self._due = False
+        self._stirred = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
         self._micro: micro.MicroService | None = None
 
@@ -70,7 +71,7 @@ class Announcer:
             )
         await self.announce()
         self._micro = await micro.serve_micro(self._bus.core, self._micro_info)
-        self._bus.on_reconnect(self._due.set)
+        self._bus.on_reconnect(self._renew)
         self._loop = asyncio.create_task(self._keep(), name="announcements")
 
     async def announce(self) -> None:
@@ -88,20 +89,37 @@ class Announcer:
             await self._micro.unsubscribe()
         await self._bus.announcements.remove(self._subject)
 
+    def stir(self) -> None:
+        """Look soon: what runs has changed."""
+        self._stirred.set()
+
+    def _renew(self) -> None:
+        self._due = True
+        self._stirred.set()
+
     async def _keep(self) -> None:
-        looks = round(limits.ANNOUNCE_EVERY.total_seconds() / LOOK)
         while True:
-            for _ in range(looks):
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK):
-                        await self._due.wait()
-                if self._due.is_set() or self._long_running() != self._shown:
-                    break
-            self._due.clear()
+            await self._change()
+            self._due = False
             try:
                 await self.announce()
             except SwitchgearError as error:
                 log.warning("agent.announce-failed %s", error)
+
+    async def _change(self) -> None:
+        """Wait until the announcement is to be renewed; an idle instance looks at nothing meanwhile."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + limits.ANNOUNCE_EVERY.total_seconds()
+        while not self._due and (left := until - loop.time()) > 0:
+            if {one.subject.task for one in self._busy()[1]} == self._shown:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(left):
+                        await self._stirred.wait()
+            self._stirred.clear()
+            if not self._due:
+                await asyncio.sleep(min(LOOK, left))  # many changes make one announcement
+            if self._long_running() != self._shown:
+                return
 
     def _long_running(self) -> frozenset[str]:
         now = self._clock.now()

@@ -71,6 +71,8 @@ class Attempt:
         self.running: asyncio.Task[None] | None = None
         self.cancel_reason: str | None = None
         self.handing_back = False
+        self.settling = False
+        """The handler has left; what came of it is being appended, and not to be interrupted."""
         self.lost = False
 
     def move(self) -> None:

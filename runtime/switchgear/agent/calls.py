@@ -70,7 +70,9 @@ class Calls:
             answer = await self._bus.ledger.append(
                 opened.subject, opened.body, scope=opened.scope, expect=0
             )
-            if not isinstance(answer, Appended):
+            if isinstance(answer, Appended):
+                self._watch.begun(followed, opened.acknowledged(answer.sequence))
+            else:
                 await submission.confirm(self._bus, opened, answer)
                 self._watch.read(followed)
             async with asyncio.timeout(timeout.total_seconds() if timeout else None):

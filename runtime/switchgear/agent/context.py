@@ -83,7 +83,7 @@ class Context:
         (its return annotation is required).
         """
         self._take(key)
-        result = await run_step(key, fn, args, kwargs)
+        result = await run_step(key, fn, args, kwargs, seed=self.idempotency_key(key))
         self._surroundings.moved()
         return result
 

@@ -51,6 +51,7 @@ class Feeder:
         self._credit: dict[str, int] = {}
         self._changed = asyncio.Event()
         self._stopping = False
+        self._serving: asyncio.Task[None] | None = None
         self._returning: set[asyncio.Task[None]] = set()
 
     @property
@@ -60,6 +61,7 @@ class Feeder:
 
     async def serve(self) -> None:
         """Feed until `stop`."""
+        self._serving = asyncio.current_task()
         while not self._stopping:
             try:
                 if self.free <= 0:
@@ -77,6 +79,9 @@ class Feeder:
         self._stopping = True
         self._changed.set()
         await self._end_pulls()
+        if self._serving is not None:
+            # a fetch under way may still bring deliveries
+            await asyncio.wait({self._serving}, timeout=1)
         while self._beyond:
             await self._give_back(self._beyond.popleft())
         if self._returning:

@@ -47,12 +47,17 @@ class Handling:
             except asyncio.CancelledError:
                 if attempt.lost or attempt.cancel_reason is None:
                     raise
+                output = b""
+            attempt.settling = True
+            if attempt.cancel_reason is not None:
+                # also where the handler swallowed the cancel: any other end would be void by now
                 await attempt.cancelled(attempt.cancel_reason)
-                return
-            if isinstance(output, Failure):
-                await attempt.failed(output)
-            else:
+            elif not isinstance(output, Failure):
                 await attempt.completed(output)
+            elif attempt.handing_back:
+                raise asyncio.CancelledError  # what a handler raises while it is stopped is no failure
+            else:
+                await attempt.failed(output)
         except CancelledMeanwhile as meanwhile:
             await attempt.cancelled(str(meanwhile))
 

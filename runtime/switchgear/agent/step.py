@@ -49,10 +49,12 @@ def step(
     return mark
 
 
-async def run_step(key: str, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+async def run_step(
+    key: str, fn: Callable[..., Any], args: Any, kwargs: Any, *, seed: str = ""
+) -> Any:
     """Run a step function, repeated by its own policy; its result as the codec gives it back.
 
-    A sync function runs in a thread. Raises StepFailed for what the function raised, NotRecordable for a result
+    A sync function runs in a thread; `seed` sets how long it waits between tries. Raises StepFailed for what the function raised, NotRecordable for a result
     that cannot be stored.
     """
     options: StepOptions = getattr(fn, _OPTIONS, StepOptions())
@@ -76,7 +78,8 @@ async def run_step(key: str, fn: Callable[..., Any], args: Any, kwargs: Any) -> 
                     key=key,
                     error_class=failure.error_class,
                 ) from error
-        drawn = random.random()  # noqa: S311  # jitter, not a secret
+        # jitter, not a secret: tasks differ, and a test of one task is repeatable
+        drawn = random.Random(f"{seed}/{failures}").random()  # noqa: S311
         await asyncio.sleep(delay(options.retry, failures, drawn).total_seconds())
 
 

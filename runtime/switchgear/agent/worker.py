@@ -90,6 +90,10 @@ class Worker:
         ]
         log.info("agent.ready %s %s", self.agent.name, self._bus.name)
 
+    def replace(self, resource: Resource[Any], value: Any) -> None:
+        """Let handlers that ask for this resource from now on get the value (for tests)."""
+        self._resources[resource] = value
+
     async def drain(self) -> None:
         """Take nothing new, finish what runs within the drain time, hand the rest back, and leave."""
         self._announcer.draining = True
@@ -103,16 +107,23 @@ class Worker:
 
     async def stop(self) -> None:
         """Leave at once: what runs is handed back."""
+        if self.drained.is_set():
+            return
         self._announcer.draining = True
         await asyncio.gather(*(feeder.stop() for feeder in self._feeders.values()))
         await self._hand_back()
         await self._leave()
 
     async def _hand_back(self) -> None:
+        settling: set[asyncio.Task[None]] = set()
         for attempt in list(self._running.values()):
             attempt.handing_back = True
-        for task in list(self._attempts):
-            await left(task, self._settings.cleanup)
+            if attempt.settling and attempt.running is not None:
+                settling.add(attempt.running)
+        if settling:
+            await asyncio.wait(settling, timeout=self._settings.cleanup.total_seconds())
+        leaving = [left(task, self._settings.cleanup) for task in list(self._attempts)]
+        await asyncio.gather(*leaving)
 
     async def _leave(self) -> None:
         for service in self._services:
@@ -183,6 +194,7 @@ class Worker:
                 return
             attempt.running = asyncio.current_task()
             self._running[attempt.subject.task] = attempt
+            self._announcer.stir()
             if attempt.cancel_reason is not None:
                 await attempt.cancelled(attempt.cancel_reason)
             else:
@@ -191,7 +203,9 @@ class Worker:
         except Lost as lost:
             log.info("attempt.lost %s: %s", delivery.stored.subject, lost)
         except asyncio.CancelledError:
-            if attempt is not None:
+            if attempt is None:
+                await self._receiving.give_back(delivery)
+            else:
                 await self._handed_back(attempt)
         except SwitchgearError as error:
             log.error("attempt.unsettled %s: %s", delivery.stored.subject, error)
@@ -200,6 +214,7 @@ class Worker:
         finally:
             if attempt is not None and self._running.get(attempt.subject.task) is attempt:
                 del self._running[attempt.subject.task]
+                self._announcer.stir()
             self._feeders[declared.name].freed()
 
     async def _handed_back(self, attempt: Attempt) -> None:
@@ -262,6 +277,8 @@ class Worker:
             asked = history.cancelling
             if asked is None or history.hold != attempt.hold or history.ended:
                 return
+            if attempt.settling:
+                return  # its append finds the cancel, or came before it
             attempt.last, attempt.valid = history.last, history.last_valid
             attempt.cancel_reason = asked.reason
             if attempt.running is not None:

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from typing import Any, Final, NamedTuple, TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from switchgear.bus import frames
+from switchgear.bus.raw import RawClient
 from switchgear.errors import SwitchgearError, Unavailable, UsageError
-
-if TYPE_CHECKING:
-    from switchgear.bus.raw import RawClient
-    from collections.abc import Mapping
 
 PATIENCE: Final = 5.0
 """Seconds that a read of the broker's API waits for an answer, a reconnect included."""

@@ -12,21 +12,19 @@ import hashlib
 import os
 import re
 from datetime import timedelta
-from typing import Any, Final, TYPE_CHECKING
+from typing import Any, Final
 
 import msgspec
 
 from switchgear.bus import reading
 from switchgear.bus.ledger import direct_answer
 from switchgear.bus.port import Refused
+from switchgear.bus.publisher import Outcome
+from switchgear.bus.pulling import Link
 from switchgear.clock import SYSTEM, Clock
 from switchgear.contract import limits
+from switchgear.contract.stored import Stored
 from switchgear.errors import NotFound, ProtocolError
-
-if TYPE_CHECKING:
-    from switchgear.bus.pulling import Link
-    from switchgear.bus.publisher import Outcome
-    from switchgear.contract.stored import Stored
 
 STREAM: Final = "OBJ_SG_BLOBS"
 CHUNK: Final = 128 * limits.KIB

@@ -7,18 +7,16 @@ Above it: agents' workers and coordinators. Deliveries are settled by publishing
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final, TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from typing import Any, Final
 
 from switchgear.bus import frames, port
 from switchgear.bus.asking import ApiError
-from switchgear.bus.pulling import Link, Pulling
+from switchgear.bus.pulling import MISSING, Link, Pulling
 from switchgear.contract import limits, subjects
 from switchgear.contract.stored import Stored
 from switchgear.errors import NotFound, ServerUnfit, Unavailable
-
-if TYPE_CHECKING:
-    from datetime import timedelta
-    from collections.abc import Callable, Iterable
 
 LEDGER: Final = "SG_LEDGER"
 TIMERS: Final = "SG_TIMERS"
@@ -28,8 +26,6 @@ MAX_WAITING: Final = 16_384
 """Open pull requests on one consumer: every idle instance keeps one (the server's default is 512)."""
 FETCH_PATIENCE: Final = 2.0
 """Seconds that `fetch` waits for the broker to say what there is."""
-
-_CONSUMER_MISSING: Final = frozenset({10014, 10059})
 
 
 class Delivery:
@@ -296,7 +292,7 @@ class _Fetcher:
             try:
                 await self._link.asking.api(f"CONSUMER.INFO.{LEDGER}.{self._lane}")
             except ApiError as error:
-                if error.number in _CONSUMER_MISSING:
+                if error.number in MISSING:
                     raise NotFound(
                         f"no lane {self._lane}",
                         fix="start a coordinator; it creates the lanes of each agent",

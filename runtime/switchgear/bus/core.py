@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
+from switchgear.bus.asking import Asking
 from switchgear.bus.port import Message
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from switchgear.bus.raw import RawClient
-    from switchgear.bus.asking import Asking
-    from collections.abc import Callable
+from switchgear.bus.raw import RawClient
 
 BARRIER = timedelta(seconds=5)
 """How long `subscribe` waits for the broker to know the subscription."""

@@ -117,10 +117,19 @@ def description(headers: bytes) -> str:
 
 def pending_messages(headers: bytes) -> int | None:
     """What a pull request that ended was still owed, where the status says it."""
-    at = headers.find(b"\r\nNats-Pending-Messages: ")
+    return _number(headers, b"\r\nNats-Pending-Messages: ")
+
+
+def last_delivered(headers: bytes) -> int | None:
+    """The consumer sequence of the newest delivery, as a heartbeat tells it."""
+    return _number(headers, b"\r\nNats-Last-Consumer: ")
+
+
+def _number(headers: bytes, name: bytes) -> int | None:
+    at = headers.find(name)
     if at < 0:
         return None
-    start = at + 25
+    start = at + len(name)
     digits = headers[start : headers.find(b"\r\n", start)]
     return int(digits) if digits.isdigit() else None
 

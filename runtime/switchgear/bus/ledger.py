@@ -6,19 +6,17 @@ permissions can confine them; reads by body (`STREAM.MSG.GET`) are for coordinat
 
 from __future__ import annotations
 
-from typing import Any, Final, TYPE_CHECKING
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Final
 
 from switchgear.bus import frames, reading
 from switchgear.bus.asking import ApiError, decoded
 from switchgear.bus.consumer import LEDGER
+from switchgear.bus.publisher import Outcome
+from switchgear.bus.pulling import Link
 from switchgear.contract.stored import Stored
 from switchgear.errors import ServerUnfit
-
-if TYPE_CHECKING:
-    from switchgear.bus.pulling import Link
-    from switchgear.bus.publisher import Outcome
-    from collections.abc import AsyncIterator
-    import asyncio
 
 _NO_MESSAGE: Final = 10037
 _EXPECT: Final = "NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: "

@@ -6,15 +6,13 @@ Own code on core messages: importing nats.micro costs more than these lines.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TYPE_CHECKING
+from typing import Any, Final
 
 import msgspec
 
 from switchgear.bus.frames import rfc3339
+from switchgear.bus.port import Core, Message, Subscription
 from switchgear.clock import SYSTEM, Clock
-
-if TYPE_CHECKING:
-    from switchgear.bus.port import Core, Message, Subscription
 
 PREFIX: Final = "$SRV"
 
@@ -50,8 +48,8 @@ async def serve_micro(core: Core, info_source: Source, *, clock: Clock = SYSTEM)
                 core.publish(message.reply, msgspec.json.encode(say(info_source())))
 
         start = f"{PREFIX}.{verb}"
-        for subject in (start, f"{start}.{name}", f"{start}.{name}.{instance}"):
-            subscriptions.append(await core.subscribe(subject, reply))
+        subjects = (start, f"{start}.{name}", f"{start}.{name}.{instance}")
+        subscriptions.extend([await core.subscribe(subject, reply) for subject in subjects])
 
     await answer("PING", ping)
     await answer("INFO", info)

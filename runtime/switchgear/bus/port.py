@@ -6,13 +6,11 @@ Above this line nobody knows a client library; below it nobody knows a task's li
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, TYPE_CHECKING
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from datetime import datetime, timedelta
+from typing import NamedTuple, Protocol
 
-
-if TYPE_CHECKING:
-    from switchgear.contract.stored import Stored
-    from datetime import datetime, timedelta
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from switchgear.contract.stored import Stored
 
 
 class Appended(NamedTuple):

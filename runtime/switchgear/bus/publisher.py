@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Final, TYPE_CHECKING
+from typing import Final
 
 import msgspec
 
+from switchgear.bus import frames
 from switchgear.bus.asking import Problem, forbidden
 from switchgear.bus.port import Appended, Refused
+from switchgear.bus.raw import RawClient
 from switchgear.errors import (
     OutcomeUnknown,
     ProtocolError,
@@ -23,15 +25,12 @@ from switchgear.errors import (
     Unavailable,
 )
 
-if TYPE_CHECKING:
-    from switchgear.bus.raw import RawClient
-
 RESEND_AFTER: Final = 2.0
 """Seconds without an answer after which the same bytes are sent again."""
 RETRY_AFTER: Final = 0.1
 """Seconds until a send that nobody took (no leader yet, JetStream starting) is repeated."""
-NOBODY_PATIENCE: Final = 5.0
-"""Seconds after which an append that was never taken fails: the stream is missing."""
+NOBODY_PATIENCE: Final = 10.0
+"""Seconds after which an append that was never taken fails: the stream is missing. An election takes 4-6 s (measured)."""
 FULL_RETRY: Final = 1.0
 """Seconds that a caller is told to wait when the stream is full."""
 WINDOW: Final = 4096
@@ -195,25 +194,18 @@ class Publisher:
         if sent is None:
             return
         sent.answers += 1
-        if headers[:12] == b"NATS/1.0 503":
+        result: Outcome | SwitchgearError | None = None
+        if not headers or frames.status(headers) != frames.NOBODY:
+            ack = _decode(data)
+            result = Appended(ack.seq) if ack.error is None else self._meaning(sent, ack.error)
+        if result is None:
             self._not_taken(token, sent)
             return
-        ack = _decode(data)
-        if ack.error is None:
-            result: Outcome | SwitchgearError = Appended(ack.seq)
-        else:
-            found = self._meaning(sent, ack.error)
-            if found is None:
-                return self._not_taken(token, sent)
-            result = found
         self._done(token)
-        future = sent.future
-        if future.done():
-            return
         if isinstance(result, SwitchgearError):
-            _fail(future, result)
-        else:
-            future.set_result(result)
+            _fail(sent.future, result)
+        elif not sent.future.done():
+            sent.future.set_result(result)
 
     def _meaning(self, sent: _Sent, problem: Problem) -> Outcome | SwitchgearError | None:
         """What an error says; None: nothing was decided, send again."""
@@ -238,7 +230,7 @@ class Publisher:
                     code="SG1103",
                     why=problem.description,
                 )
-            case _ if problem.code == 503:
+            case _ if problem.code == frames.NOBODY:
                 return None
             case number:
                 return ServerUnfit(

@@ -11,15 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Final, NamedTuple, TYPE_CHECKING
+from typing import Final, NamedTuple
 
 from switchgear.bus import frames
 from switchgear.bus.asking import ApiError, Asking
+from switchgear.bus.publisher import Publisher
+from switchgear.bus.raw import RawClient
 from switchgear.errors import SwitchgearError
-
-if TYPE_CHECKING:
-    from switchgear.bus.raw import RawClient
-    from switchgear.bus.publisher import Publisher
 
 log = logging.getLogger("switchgear.bus")
 
@@ -32,6 +30,9 @@ EXPIRES: Final = 30.0
 FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 1.0
 """Seconds between attempts while nobody serves the consumer: doubling from the first to the longest."""
+
+MISSING: Final = frozenset({10014, 10059})
+"""JetStream's errors that say: no such consumer, no such stream."""
 
 _EXPIRY: Final = f'"expires":{int(EXPIRES * 1e9)},"idle_heartbeat":{int(HEARTBEAT * 1e9)}}}'
 
@@ -63,8 +64,13 @@ class Pulling:
         *,
         credit: int,
         revive: Callable[[], Awaitable[None]] | None = None,
+        idle: Callable[[int], None] | None = None,
     ) -> None:
-        """Ask for `credit` messages at most until `give_back`; `revive` makes a missing consumer again."""
+        """Ask for `credit` messages at most until `give_back`.
+
+        `revive` makes a missing consumer again. `idle` hears, at each heartbeat, that the server has nothing more
+        to deliver now, and the consumer sequence of what it delivered last.
+        """
         self._link = link
         self._client = link.client
         self._loop = asyncio.get_running_loop()
@@ -72,6 +78,7 @@ class Pulling:
         self.consumer = consumer
         self._take = take
         self._revive = revive
+        self._idle = idle
         self._credit = credit
         """May be asked for now."""
         self._asked = 0
@@ -182,6 +189,9 @@ class Pulling:
     def _told(self, headers: bytes) -> None:
         status = frames.status(headers)
         if status == frames.HEARTBEAT:
+            last = frames.last_delivered(headers)
+            if self._idle is not None and last is not None:
+                self._idle(last)
             return
         owed = frames.pending_messages(headers)
         if status == frames.OVER and owed is not None:
@@ -215,7 +225,7 @@ class Pulling:
                         log.warning("bus.consumer_missing", extra={"consumer": self.consumer})
                         await self._revive()
             except SwitchgearError as error:
-                log.warning(
+                log.info(
                     "bus.consumer_not_revived",
                     extra={"consumer": self.consumer, "error": str(error)},
                 )
@@ -225,8 +235,11 @@ class Pulling:
     async def _exists(self) -> bool:
         try:
             await self._link.asking.api(f"CONSUMER.INFO.{self.stream}.{self.consumer}")
-        except ApiError:
-            return False
+        except ApiError as error:
+            # Others, such as a cluster without a leader, say nothing about the consumer.
+            if error.number in MISSING:
+                return False
+            raise
         return True
 
     def _on_lost(self) -> None:

@@ -20,10 +20,9 @@ from nats import errors as nats_errors
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription as NatsSubscription
 
-log = logging.getLogger("switchgear.bus")
+from switchgear.bus.parsing import Direct, MessageParser
 
-Direct = Callable[[bytes, bytes, bytes, bytes], None]
-"""What takes a message at once: subject, reply subject, payload, raw header block (the last three may be empty)."""
+log = logging.getLogger("switchgear.bus")
 
 MAX_BUFFERED: Final = 2 * 1024 * 1024
 """Bytes that may wait for a connection; what is published beyond them while it is down is dropped."""
@@ -50,7 +49,7 @@ def is_loopback(host: str | None) -> bool:
         return False
 
 
-# The overrides below are of private methods, so nats-py is pinned (>=2.16,<2.17) and a test compares their source.
+# What is overridden below is private, so nats-py is pinned (>=2.16,<2.17), and a test compares the source around it.
 class RawClient(Client):
     """A nats-py client whose direct subscriptions bypass queue, task and header parsing."""
 
@@ -62,6 +61,7 @@ class RawClient(Client):
 
     def __init__(self) -> None:
         super().__init__()
+        self._ps = MessageParser(self)
         self._loop = asyncio.get_running_loop()
         self._direct: dict[int, Direct] = {}
         self._kicked = False
@@ -188,7 +188,11 @@ class RawClient(Client):
         if "stale connection" in err_msg or "authentication expired" in err_msg:
             await self._process_op_err(error)
 
-    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+    async def _process_info(
+        self,
+        info: dict[str, Any],
+        initial_connection: bool = False,  # noqa: FBT001, FBT002 - nats-py's signature
+    ) -> None:
         """As nats-py's, without servers that would be reached in clear text."""
         if self.loopback_only and info.get("connect_urls"):
             kept = [url for url in info["connect_urls"] if is_loopback(url.rpartition(":")[0])]
@@ -253,18 +257,17 @@ class RawClient(Client):
         for sid in sids:
             self._direct.pop(sid, None)
 
-    async def _process_msg(
+    def hand_over(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
     ) -> None:
-        """Hand a direct subscription's message over at once; everything else is nats-py's."""
+        """Take a message from the parser; those of subscriptions that are gone are dropped."""
         receive = self._direct.get(sid)
         if receive is None:
-            await super()._process_msg(sid, subject, reply, data, headers)
             return
         try:
-            receive(subject, reply, data, headers or b"")
+            receive(subject, reply, data, headers)
         except Exception:
-            # Whatever leaves this method ends the read loop for good, without a reconnect.
+            # Whatever leaves the parser ends the read loop for good, without a reconnect.
             log.exception(
                 "bus.receive_failed", extra={"subject": subject.decode("utf-8", "replace")}
             )
@@ -312,7 +315,7 @@ class RawClient(Client):
         self._pending_data_size = 0
         self._transport.write(pending)
 
-    async def barrier(self, timeout: float) -> bool:  # noqa: ASYNC109 - a wait of its own, shielded inside
+    async def barrier(self, timeout: float) -> bool:
         """Wait until the server has taken all that was sent before. False: the connection was lost meanwhile.
 
         Unlike nats-py's flush, whose PING overtakes what is pending. Raises TimeoutError.

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import Any, Final, TYPE_CHECKING
+from collections.abc import AsyncIterator
+from typing import Any, Final
 
 from switchgear.bus import frames
 from switchgear.bus.consumer import ensure_consumer
+from switchgear.bus.frames import Handed
 from switchgear.bus.pulling import Link, Pulling
 from switchgear.contract.stored import Stored
 from switchgear.errors import Unavailable
-
-if TYPE_CHECKING:
-    from switchgear.bus.frames import Handed
-    from collections.abc import AsyncIterator
 
 BATCH: Final = 500
 """Messages that a reader holds at most, and that one pull asks for."""
@@ -32,62 +30,71 @@ _TRIES: Final = 3
 async def everything(link: Link, stream: str, scope: str) -> list[Stored]:
     """All messages under the filter, oldest first. Raises Unavailable, ServerUnfit."""
     for _ in range(_TRIES):
-        found = await _one_pass(link, stream, scope)
+        found = await _Pass(link, stream, scope).read()
         if found is not None:
             return found
     raise Unavailable(f"reading {scope} was interrupted {_TRIES} times")
 
 
-async def _one_pass(link: Link, stream: str, scope: str) -> list[Stored] | None:
-    """One consumer's read; None where it was interrupted (a restart, a gap) and must begin again."""
-    name = fresh_name()
-    info = await ensure_consumer(link, stream, ephemeral(name, scope, {"deliver_policy": "all"}))
-    if not int(info["num_pending"]):
-        forget(link, stream, name)
-        return []
-    found: list[Stored] = []
-    done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+class _Pass:
+    """One consumer's read of what a filter holds."""
 
-    def take(subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        if done.done():
+    def __init__(self, link: Link, stream: str, scope: str) -> None:
+        self._link = link
+        self._stream = stream
+        self._scope = scope
+        self._name = fresh_name()
+        self._inbox = f"{link.inbox}h.{self._name}"
+        self._found: list[Stored] = []
+        self._done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    async def read(self) -> list[Stored] | None:
+        """The messages; None where the read was interrupted (a restart, a gap) and must begin again."""
+        config = ephemeral(self._name, self._scope, {"deliver_policy": "all"})
+        info = await ensure_consumer(self._link, self._stream, config)
+        client = self._link.client
+        sid = 0
+        try:
+            if not int(info["num_pending"]):
+                return []
+            sid = client.subscribe_direct(self._inbox, self._take)
+            client.on_lost(self._lost)
+            self._ask()
+            async with asyncio.timeout(PATIENCE):
+                return self._found if await self._done else None
+        except TimeoutError:
+            raise Unavailable(f"the broker did not deliver {self._scope} in time") from None
+        finally:
+            client.forget_listener(self._lost)
+            if sid:
+                client.send(b"UNSUB %d\r\n" % sid)
+                client.forget(sid)
+            forget(self._link, self._stream, self._name)
+
+    def _ask(self) -> None:
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._name}"
+        self._link.client.publish_now(subject, b'{"batch":%d,"no_wait":true}' % BATCH, self._inbox)
+
+    def _take(self, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        if self._done.done():
             return
-        if reply:
-            meta = frames.handed(reply)
-            if meta.consumer_sequence != len(found) + 1:
-                done.set_result(False)
-                return
-            found.append(stored(subject, meta, data, headers))
-            if meta.pending == 0:
-                done.set_result(True)
-            elif len(found) % BATCH == 0:
-                ask()
-        # Fewer than promised: the rest was deleted meanwhile.
-        else:
-            done.set_result(frames.status(headers) in {frames.NOTHING, frames.OVER})
+        if not reply:
+            # Fewer than promised: the rest was deleted meanwhile.
+            self._done.set_result(frames.status(headers) in {frames.NOTHING, frames.OVER})
+            return
+        meta = frames.handed(reply)
+        if meta.consumer_sequence != len(self._found) + 1:
+            self._done.set_result(False)
+            return
+        self._found.append(stored(subject, meta, data, headers))
+        if meta.pending == 0:
+            self._done.set_result(True)
+        elif len(self._found) % BATCH == 0:
+            self._ask()
 
-    def lost() -> None:
-        if not done.done():
-            done.set_result(False)
-
-    inbox = f"{link.inbox}h.{name}"
-    sid = link.client.subscribe_direct(inbox, take)
-    link.client.on_lost(lost)
-
-    def ask() -> None:
-        subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
-        link.client.publish_now(subject, b'{"batch":%d,"no_wait":true}' % BATCH, inbox)
-
-    ask()
-    try:
-        async with asyncio.timeout(PATIENCE):
-            return found if await done else None
-    except TimeoutError:
-        raise Unavailable(f"the broker did not deliver {scope} in time") from None
-    finally:
-        link.client.forget_listener(lost)
-        link.client.send(f"UNSUB {sid}\r\n".encode())
-        link.client.forget(sid)
-        forget(link, stream, name)
+    def _lost(self) -> None:
+        if not self._done.done():
+            self._done.set_result(False)
 
 
 async def follow(link: Link, stream: str, after: int) -> AsyncIterator[list[Stored]]:
@@ -165,7 +172,13 @@ class _Reader:
             self._break()
 
         self._pulling = Pulling(
-            self._link, self._stream, name, self._take, credit=BATCH, revive=broken
+            self._link,
+            self._stream,
+            name,
+            self._take,
+            credit=BATCH,
+            revive=broken,
+            idle=self._on_idle,
         )
         self._pulling.start()
         # What was on its way when the connection broke is gone, and without acks nobody sends it again.
@@ -182,6 +195,14 @@ class _Reader:
         self._last = meta.sequence
         self._held.append(stored(subject, meta, data, headers))
         self._caught_up = meta.pending == 0
+        self._news.set()
+
+    def _on_idle(self, last: int) -> None:
+        """The server has nothing more, whatever its count of pending messages said (wrong after elections)."""
+        if last != self._expected - 1:
+            self._break()
+            return
+        self._caught_up = True
         self._news.set()
 
     def _break(self) -> None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from typing import Final, TYPE_CHECKING
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Final
 
 from switchgear.bus import frames, reading
 from switchgear.bus.consumer import ensure_consumer
@@ -18,10 +20,6 @@ from switchgear.bus.port import Announced
 from switchgear.bus.pulling import Link, Pulling
 from switchgear.contract import subjects
 from switchgear.errors import SwitchgearError, UsageError
-
-if TYPE_CHECKING:
-    from datetime import timedelta
-    from collections.abc import Callable
 
 log = logging.getLogger("switchgear.bus")
 
@@ -98,7 +96,13 @@ class RegistryWatch:
             self._restart()
 
         self._pulling = Pulling(
-            self._link, REGISTRY, name, self._take, credit=_CREDIT, revive=revive
+            self._link,
+            REGISTRY,
+            name,
+            self._take,
+            credit=_CREDIT,
+            revive=revive,
+            idle=self._on_idle,
         )
         self._pulling.start()
         async with asyncio.timeout(reading.PATIENCE):
@@ -142,6 +146,13 @@ class RegistryWatch:
             if data or known or self._fresh is None:
                 self._receive(Announced(name, data or None, meta.time_ns, meta.sequence))
         if self._fresh is not None and meta.pending == 0:
+            self._complete()
+
+    def _on_idle(self, last: int) -> None:
+        """The server has nothing more to deliver now."""
+        if last != self._expected - 1:
+            self._restart()
+        elif self._fresh is not None:
             self._complete()
 
     def _complete(self) -> None:

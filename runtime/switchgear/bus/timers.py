@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, TYPE_CHECKING
+from datetime import datetime
+from typing import Any
 
 from switchgear.bus import frames
 from switchgear.bus.consumer import TIMERS
-
-if TYPE_CHECKING:
-    from switchgear.bus.publisher import Outcome
-    from switchgear.bus.pulling import Link
-    from datetime import datetime
+from switchgear.bus.publisher import Outcome
+from switchgear.bus.pulling import Link
 
 
 class StreamTimers:

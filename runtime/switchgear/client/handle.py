@@ -16,7 +16,7 @@ from switchgear.client.status import status_of
 from switchgear.contract import codec, limits, subjects
 from switchgear.contract.queries import Progress, TaskRow
 from switchgear.errors import ProtocolError, WaitTimeout
-from switchgear.lifecycle.history import History, fold
+from switchgear.lifecycle.history import History
 from switchgear.tasks import outcome
 from switchgear.tasks.watch import Watch
 
@@ -92,7 +92,7 @@ class TaskHandle(Generic[Out]):
                     continue
                 if followed.missing():
                     continue
-                history = fold(self._scope, followed.entries)
+                history = followed.history()
                 for valid in history.valid:
                     if valid.stored.sequence > shown:
                         shown = valid.stored.sequence

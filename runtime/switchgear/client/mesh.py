@@ -37,7 +37,7 @@ class Mesh:
 
     async def start(self) -> None:
         """Begin to follow the owner's tasks."""
-        await self.watch.open(subjects.live(self.principal))
+        await asyncio.gather(*map(self.watch.open, subjects.live_answers(self.principal)))
 
     async def close(self) -> None:
         """Leave; tasks go on."""
@@ -308,16 +308,19 @@ class Mesh:
     ) -> None:
         """The broker's answer to a submission; only a refusal needs reading."""
         if answer.cancelled() or stands.cancelled():
-            followed.ended.cancel()
+            self.watch.forget(opened.scope)
             return
         error = answer.exception()
         if error is not None:
-            followed.ended.cancel()
+            self.watch.forget(opened.scope)
             stands.set_exception(error)
-        elif isinstance(answer.result(), Appended):
+            return
+        said = answer.result()
+        if isinstance(said, Appended):
+            self.watch.begun(followed, opened.acknowledged(said.sequence))
             stands.set_result(None)
         else:
-            confirmed = asyncio.ensure_future(self._confirm(opened, answer.result(), followed))
+            confirmed = asyncio.ensure_future(self._confirm(opened, said, followed))
             confirmed.add_done_callback(lambda done: _pass_on(done, stands))
 
     async def _confirm(
@@ -326,7 +329,7 @@ class Mesh:
         try:
             await submission.confirm(self.bus, opened, answer)
         except BaseException:
-            followed.ended.cancel()
+            self.watch.forget(opened.scope)  # another submission with this key may be followed
             raise
         self.watch.read(followed)
 

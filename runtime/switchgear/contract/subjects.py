@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from switchgear.errors import ProtocolError
 
@@ -29,6 +29,7 @@ Event = Literal[
     "cancelled",
     "expired",
 ]
+EVENTS: tuple[Event, ...] = get_args(Event)
 TERMINAL: frozenset[str] = frozenset({"rejected", "completed", "dead", "cancelled", "expired"})
 
 LEDGER_SUBJECTS = "sg.task.>"
@@ -128,8 +129,14 @@ def parse_task(subject: str) -> TaskSubject:
 
 
 def live(owner: str) -> str:
-    """What a watcher of an owner subscribes: all entries of the owner's tasks, as they are stored."""
+    """All entries of the owner's tasks, as they are stored."""
     return f"sg.live.*.{owner}.>"
+
+
+def live_answers(owner: str) -> list[str]:
+    """The same without `submitted`, which a submitter knows: a third of its messages saved."""
+    plain = [f"sg.live.*.{owner}.*.{event}" for event in EVENTS if event != "submitted"]
+    return [*plain, f"sg.live.*.{owner}.*.dispatched.>"]
 
 
 def live_task(task_scope: str) -> str:

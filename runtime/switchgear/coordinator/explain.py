@@ -8,19 +8,19 @@ from switchgear.lifecycle.history import History
 from switchgear.registry.table import Table
 
 
-def explain(history: History, table: Table) -> Explanation:
-    """What a person who asks "why is it not running" needs to know."""
+def explain(history: History, table: Table, runner: str = "") -> Explanation:
+    """What a person who asks "why is it not running" needs to know; `runner` announces to run it."""
     return Explanation(
         task=history.task,
         capability=history.capability,
         state=history.state,
-        sentences=tuple(_sentences(history, table)),
+        sentences=tuple(_sentences(history, table, runner)),
         route=history.dispatched.route if history.dispatched else None,
         voids=tuple(f"entry {void.stored.sequence}: {void.reason}" for void in history.voids),
     )
 
 
-def _sentences(history: History, table: Table) -> list[str]:
+def _sentences(history: History, table: Table, runner: str) -> list[str]:
     if history.remnant:
         return ["Its oldest entries were deleted by retention; it ended long ago."]
     told: list[str] = []
@@ -37,17 +37,17 @@ def _sentences(history: History, table: Table) -> list[str]:
         told.append(f"Attempts failed: {history.failures}; last: {error.code} {error.message}.")
     if history.cancelling is not None and history.ended is None:
         told.append(f"It is being cancelled: {history.cancelling.reason or 'no reason given'}.")
-    told.extend(_now(history, table))
+    told.extend(_now(history, table, runner))
     return told
 
 
-def _now(history: History, table: Table) -> list[str]:
+def _now(history: History, table: Table, runner: str) -> list[str]:
     if history.ended is not None:
         return [_ended(history)]
     if history.position == "waiting" and history.waiting is not None:
         return [_waiting(history, history.waiting, table)]
     if history.position == "held":
-        return [_held(history, table)]
+        return [_held(history, table, runner)]
     if history.position == "loose":
         return ["Handed back by its holder; its lane offers it to the next free instance."]
     if history.position == "queued":
@@ -79,8 +79,7 @@ def _waiting(history: History, waiting: entries.Waiting, table: Table) -> str:
     return f"Waiting: {waiting.detail}."
 
 
-def _held(history: History, table: Table) -> str:
-    runner = table.runner(history.task)
+def _held(history: History, table: Table, runner: str) -> str:
     if runner:
         return f"Running on {runner}."
     if history.holder:

@@ -124,7 +124,9 @@ class Queries:
             )
         scope = subjects.parse_task(tail.subject).scope
         history = await reading.history_up_to(self._bus.ledger, scope, tail)
-        return explain.explain(history, self._registry.table)
+        return explain.explain(
+            history, self._registry.table, self._registry.runner(query.task)
+        )
 
     async def _drain(self, principal: str, query: DrainQuery) -> Drained:
         del principal
@@ -163,4 +165,4 @@ class Queries:
 
     async def _holder(self, principal: str, query: HolderQuery) -> Holder:
         del principal
-        return Holder(instance=self._registry.table.runner(query.task))
+        return Holder(instance=self._registry.runner(query.task))

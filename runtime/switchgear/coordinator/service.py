@@ -22,7 +22,7 @@ from switchgear.coordinator import reading, schemas
 from switchgear.coordinator.queries import Queries
 from switchgear.errors import ProtocolError, SwitchgearError
 from switchgear.lifecycle import coordination
-from switchgear.lifecycle.history import History, fold
+from switchgear.lifecycle.history import History
 from switchgear.registry.watch import RegistryWatch
 from switchgear.tasks import payload
 
@@ -90,7 +90,8 @@ class Coordinator:
         if subject is None:
             return
         scope = subject.scope
-        history = fold(scope, [delivery.stored])
+        history = History(scope)
+        history.add(delivery.stored, subject)
         submission = history.submitted
         if history.position != "queued" or (submission is not None and submission.input_blob):
             self._later(self._settle(scope, delivery))

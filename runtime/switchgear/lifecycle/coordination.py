@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from typing import NamedTuple, TypedDict
 
 import msgspec
@@ -137,13 +138,10 @@ def _waiting(history: History, view: View, stamp: Stamp) -> Decision:
 
 def _signalled_since(history: History) -> bool:
     """Whether the signal that the task waits for came after its wait began."""
-    for valid in reversed(history.valid):
-        if isinstance(valid.entry, entries.Waiting):
-            return False
-        signal = history.waiting.signal if history.waiting else None
-        if isinstance(valid.entry, entries.Signalled) and valid.entry.name == signal:
-            return True
-    return False
+    signal = history.waiting.signal if history.waiting else None
+    newest = (valid.entry for valid in reversed(history.valid))
+    since = takewhile(lambda entry: not isinstance(entry, entries.Waiting), newest)
+    return any(isinstance(entry, entries.Signalled) and entry.name == signal for entry in since)
 
 
 def _failed(history: History, view: View, stamp: Stamp) -> Decision:

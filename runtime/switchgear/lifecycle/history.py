@@ -109,11 +109,19 @@ class History:
     def _is_held(self) -> bool:
         return self.position in ("held", "loose")
 
-    def add(self, stored: Stored) -> str:
-        """Take the next entry in. Returns why it is void, or an empty text when it counts."""
+    def begin(self, opening: Valid) -> None:
+        """Take in a submission that the broker has acknowledged to its writer: nothing is left to check."""
+        self._count(opening)
+        self.last = opening.stored.sequence
+
+    def add(self, stored: Stored, subject: subjects.TaskSubject | None = None) -> str:
+        """Take the next entry in. Returns why it is void, or an empty text when it counts.
+
+        `subject`: the parts of the entry's subject, where the caller has them.
+        """
         if stored.sequence <= self.last:
             return "seen before"
-        reason = self._take(stored)
+        reason = self._take(stored, subject)
         self.last = stored.sequence
         if reason:
             self.voids.append(Void(stored, reason))
@@ -126,18 +134,18 @@ class History:
                 return valid.stored.sequence
         return 0
 
-    def _take(self, stored: Stored) -> str:
+    def _take(self, stored: Stored, subject: subjects.TaskSubject | None) -> str:
         expected = expectation(stored.headers, self.scope)
         if expected is None:
             return "it does not prove that it was appended with compare-and-set"
-        if not self.valid and expected > self.last:
+        if self.position == "none" and expected > self.last:
             self.remnant = True
         if self.remnant:
             return "the scope's beginning was deleted"
         if expected < self.last_valid:
             return f"it was written before entry {self.last_valid} was known"
         try:
-            subject = subjects.parse_task(stored.subject)
+            subject = subject or subjects.parse_task(stored.subject)
         except ProtocolError as error:
             return str(error)
         try:
@@ -256,7 +264,8 @@ class History:
             self.position, self.hold, self.holder = "failed", 0, None
             self.failure = entry
             self.failures += 1
-        elif isinstance(entry, entries.Checkpoint):
+        else:
+            assert isinstance(entry, entries.Checkpoint)
             self.undos += entry.kind == "undo-registered"
             self.undos -= entry.kind == "undo-done"
 

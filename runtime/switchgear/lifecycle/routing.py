@@ -76,6 +76,11 @@ def version(text: str) -> Version:
         return Version("0")
 
 
+@lru_cache(maxsize=4096)
+def _in_range(wanted: str, offered: str) -> bool:
+    return version_range(wanted).contains(version(offered), prereleases=True)
+
+
 def choose(pools: Sequence[Pool], wanted: Wanted) -> Chosen | Route:
     """The pool that shall run the task, or (a bare Route) why nobody can.
 
@@ -86,20 +91,23 @@ def choose(pools: Sequence[Pool], wanted: Wanted) -> Chosen | Route:
     fitting = [pool for pool, refused in refusals if not refused]
     if not fitting:
         return Route(reason=_nobody(refusals), candidates=_candidates(refusals, None))
-    newest = max(version(pool.offer.version) for pool in fitting)
-    best = [pool for pool in fitting if version(pool.offer.version) == newest]
-    pool = max(best, key=lambda one: (_share(one, wanted.task), one.offer.pool))
-    if len(best) > 1:
-        reason = f"one of {len(best)} pools of version {newest}, by share of slots"
-    elif len(fitting) > 1:
-        reason = f"newest of {len(fitting)} pools that fit"
-    else:
-        reason = "the only pool that fits"
+    pool, reason = fitting[0], "the only pool that fits"
+    if len(fitting) > 1:
+        pool, reason = _best(fitting, wanted.task)
     return Chosen(pool, Route(reason=reason, candidates=_candidates(refusals, pool)))
 
 
+def _best(fitting: list[Pool], task: str) -> tuple[Pool, str]:
+    newest = max(version(pool.offer.version) for pool in fitting)
+    best = [pool for pool in fitting if version(pool.offer.version) == newest]
+    if len(best) == 1:
+        return best[0], f"newest of {len(fitting)} pools that fit"
+    pool = max(best, key=lambda one: (_share(one, task), one.offer.pool))
+    return pool, f"one of {len(best)} pools of version {newest}, by share of slots"
+
+
 def _refusal(pool: Pool, wanted: Wanted) -> str:
-    if not version_range(wanted.version).contains(version(pool.offer.version), prereleases=True):
+    if not _in_range(wanted.version, pool.offer.version):
         return f"version {pool.offer.version} is not {wanted.version}"
     for name, value in wanted.labels.items():
         if pool.labels.get(name) != value:

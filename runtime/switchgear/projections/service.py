@@ -147,9 +147,9 @@ class Observer:
     async def _difference(self, index: history.Index) -> str:
         """What shows that the ledger is another; empty when nothing does.
 
-        Sequences are used again after a roll-back, store times are not. Where no reconnect told of
-        it, entries of the other ledger may have been read by now: so the newest entry of the last
-        look is compared too.
+        Sequences are used again after a roll-back, store times are not. A roll-back is announced by a
+        reconnect. A stream made anew may not be, and entries of it may have been read by now: so
+        the newest entry of the last look is compared too.
         """
         cursor = await in_thread(lambda: index.cursor)
         last = await self._bus.ledger.last_sequence()

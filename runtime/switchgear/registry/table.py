@@ -107,11 +107,17 @@ class Table:
         name, until = self.departed[capability]
         return f"{name} until {until:%Y-%m-%d %H:%M:%S} UTC"
 
-    def runner(self, task: str) -> str:
-        """The instance that announces that it runs the task; empty for none."""
+    def runner(self, task: str, now: datetime) -> str:
+        """The live instance that announces that it runs the task; empty for none.
+
+        A crashed one stays announced until its TTL ends, longer than the lease of what it ran: who
+        is late with announcing counts as dead here, unless the broker was away itself.
+        """
+        patient = self.is_settling(now) is not None
         for instance in self.instances.values():
             if any(running.task == task for running in instance.announcement.running):
-                return instance.announcement.instance
+                if patient or now - instance.heard <= limits.ANNOUNCE_EVERY * 1.5:
+                    return instance.announcement.instance
         return ""
 
     def _changed(self) -> None:

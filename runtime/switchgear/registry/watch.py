@@ -40,6 +40,10 @@ class RegistryWatch:
         self._watching = await self._bus.announcements.watch(self._heard)
         self._sweeping = asyncio.create_task(self._sweep(), name="registry-sweep")
 
+    def runner(self, task: str) -> str:
+        """The live instance that announces that it runs the task; empty for none."""
+        return self.table.runner(task, self._clock.now())
+
     async def stop(self) -> None:
         """Stop following; the table stays as it is."""
         if self._sweeping is not None:

@@ -7,10 +7,12 @@ from datetime import datetime
 from typing import NamedTuple
 
 from switchgear.bus.port import Appended, Bus, Refused
+from switchgear.clock import nanoseconds
 from switchgear.contract import codec, entries, subjects
+from switchgear.contract.stored import Stored
 from switchgear.contract.values import Parent, Retry, Status
 from switchgear.errors import Conflict
-from switchgear.lifecycle.history import fold
+from switchgear.lifecycle.history import Valid, fold
 from switchgear.tasks.payload import Payload
 
 
@@ -41,6 +43,13 @@ class Opening(NamedTuple):
     subject: str
     body: bytes
     entry: entries.Submitted
+
+    def acknowledged(self, sequence: int) -> Valid:
+        """The submission as the ledger holds it; its store time is the writer's, near enough for a watcher."""
+        parts = self.scope.split(".")
+        subject = subjects.TaskSubject(parts[2], parts[3], parts[4], "submitted")
+        stored = Stored(self.subject, sequence, nanoseconds(self.entry.time), b"", self.body)
+        return Valid(stored, subject, self.entry)
 
 
 NO_OPTIONS = Options()

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from switchgear.bus.port import Bus, Message, Subscription
 from switchgear.contract import subjects
 from switchgear.contract.stored import Stored
-from switchgear.errors import SwitchgearError
-from switchgear.lifecycle.history import History, fold
+from switchgear.errors import SwitchgearError, Unavailable
+from switchgear.lifecycle.history import History, Valid
 from switchgear.tasks.live import stored_of
 
 log = logging.getLogger(__name__)
@@ -29,19 +29,56 @@ READERS = 16
 class Followed:
     """One task that somebody waits for."""
 
-    __slots__ = ("doubt", "ended", "entries", "heard", "scope", "watchers")
+    __slots__ = (
+        "doubt",
+        "end_seen",
+        "ended",
+        "entries",
+        "followers",
+        "heard",
+        "opening",
+        "scope",
+        "submitting",
+        "watchers",
+    )
 
     def __init__(self, scope: str, ended: asyncio.Future[History]) -> None:
         self.scope = scope
         self.ended = ended
+        self.opening: Valid | None = None
+        """The submission, where this process made it: acknowledged, so nobody needs to read it."""
+        self.submitting = False
+        """The submission is under way: its answer may come after entries that build on it."""
+        self.end_seen = False
         self.entries: list[Stored] = []
         self.doubt = False
+        self.followers = 0
+        """How often it was asked to be followed, and not forgotten."""
         self.heard = 0.0
         self.watchers: list[Callable[[Stored | None], None]] = []
 
     def missing(self) -> bool:
-        """Whether the live entries do not reach back to the beginning."""
-        return self.doubt or not self.entries or not self.entries[0].subject.endswith("submitted")
+        """Whether what is known does not reach back to the beginning."""
+        if self.doubt:
+            return True
+        if self.opening is not None:
+            return False
+        return not self.entries or not self.entries[0].subject.endswith(".submitted")
+
+    def last(self) -> int:
+        """Sequence of the newest entry that is known; 0 for none."""
+        if self.entries:
+            return self.entries[-1].sequence
+        return self.opening.stored.sequence if self.opening is not None else 0
+
+    def history(self) -> History:
+        """What the known entries tell."""
+        history = History(self.scope)
+        if self.opening is not None:
+            history.begin(self.opening)
+        for stored in self.entries:
+            history.add(stored)
+        return history
 
 
 class Watch:
@@ -70,13 +107,17 @@ class Watch:
             await subscription.unsubscribe()
 
     async def close(self) -> None:
-        """Stop following everything; who still waits is left waiting."""
+        """Stop following everything; who still waits meets Unavailable."""
         tasks = [*self._tasks, *([self._net] if self._net else [])]
         for task in tasks:
             task.cancel()
         for task in tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        for followed in list(self._followed.values()):
+            if not followed.ended.done():
+                followed.ended.set_exception(Unavailable("the connection was closed meanwhile"))
+                followed.ended.exception()  # seen: often nobody waits
         for subject in list(self._subscriptions):
             with contextlib.suppress(SwitchgearError):
                 await self.shut(subject)
@@ -89,20 +130,34 @@ class Watch:
             ended: asyncio.Future[History] = asyncio.get_running_loop().create_future()
             followed = self._followed[task] = Followed(scope, ended)
             followed.heard = asyncio.get_running_loop().time()
+            followed.submitting = fresh
             ended.add_done_callback(lambda _: self._followed.pop(task, None))
             if not fresh:
                 self._read_soon(followed)
+        followed.followers += 1
         return followed
+
+    def begun(self, followed: Followed, opening: Valid) -> None:
+        """The submission stands: what arrived before its answer can be told now."""
+        followed.opening = opening
+        followed.submitting = False
+        if followed.end_seen:
+            self._may_have_ended(followed)
+        for watcher in followed.watchers:
+            watcher(None)
 
     def read(self, followed: Followed) -> None:
         """Read the task's history, for whatever reason."""
+        followed.submitting = False
         self._read_soon(followed)
 
     def forget(self, scope: str) -> None:
-        """Follow this task no longer."""
+        """Undo one `follow`: with the last one the task is followed no longer."""
         followed = self._followed.get(scope.split(".")[4])
         if followed is not None:
-            followed.ended.cancel()
+            followed.followers -= 1
+            if not followed.followers:
+                followed.ended.cancel()
 
     def _heard(self, message: Message) -> None:
         task = message.subject.split(".", 5)[4]
@@ -121,11 +176,11 @@ class Watch:
             self._may_have_ended(followed)
 
     def _may_have_ended(self, followed: Followed) -> None:
-        if followed.missing():
-            self._read_soon(followed)
+        followed.end_seen = True
+        if followed.submitting:
             return
-        history = fold(followed.scope, followed.entries)
-        if history.ended is not None:
+        history = None if followed.missing() else followed.history()
+        if history is not None and history.ended is not None:
             self._end(followed, history)
         else:
             self._read_soon(followed)
@@ -155,25 +210,25 @@ class Watch:
                 return
             try:
                 tail = await self._bus.ledger.tail(followed.scope)
-                if tail is None or self._is_known(followed, tail):
+                if tail is None:
                     return
-                stored = await self._bus.ledger.history(followed.scope)
+                if followed.missing() or followed.last() < tail.sequence:
+                    self._merge(followed, await self._bus.ledger.history(followed.scope))
             except SwitchgearError as error:
                 log.warning("watch.read-failed %s: %s", followed.scope, error)
                 return
-        known = {one.sequence for one in stored}
-        newer = [one for one in followed.entries if one.sequence not in known]
-        followed.entries = sorted([*stored, *newer], key=lambda one: one.sequence)
-        followed.doubt = False
-        history = fold(followed.scope, followed.entries)
+        history = followed.history()
         if history.ended is not None:
             self._end(followed, history)
         for watcher in followed.watchers:
             watcher(None)
 
     @staticmethod
-    def _is_known(followed: Followed, tail: Stored) -> bool:
-        return not followed.missing() and followed.entries[-1].sequence >= tail.sequence
+    def _merge(followed: Followed, stored: list[Stored]) -> None:
+        known = {one.sequence for one in stored}
+        newer = [one for one in followed.entries if one.sequence not in known]
+        followed.entries = sorted([*stored, *newer], key=lambda one: one.sequence)
+        followed.opening, followed.doubt = None, False
 
     def _read_all(self) -> None:
         for followed in list(self._followed.values()):

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PRINCIPAL = "tester"
+_READ_AGAIN = 0.01
+"""Seconds between two looks whether the read model has caught up."""
 
 
 @asynccontextmanager
@@ -81,9 +83,10 @@ class MemoryMesh(Mesh):
         self._replaced: dict[Resource[Any], Any] = {}
         self._seed = seed
         self._submitted = 0
+        self._waiting = list(self._agents)
         self._begun = False
+        self._observes = False
         self._joining = asyncio.Lock()
-        self._reading: asyncio.Task[None] | None = None
         self._stack = AsyncExitStack()
 
     async def start(self) -> None:
@@ -110,10 +113,12 @@ class MemoryMesh(Mesh):
             if declared is not None:
                 declared.handler = fakes.handler(declared, returns)
                 return
-        self._agents.append(fakes.fake_agent(wanted, returns))
+        agent = fakes.fake_agent(wanted, returns)
+        self._agents.append(agent)
+        self._waiting.append(agent)
         if self._begun:
-            task = asyncio.get_running_loop().create_task(self._join())
-            self._stack.push_async_callback(lambda: task)
+            joining = asyncio.get_running_loop().create_task(self._join())
+            self._stack.push_async_callback(asyncio.wait, {joining})
 
     def fake_run(
         self, key: str, stdout: str = "", exit_code: int = 0, stderr: str = ""
@@ -135,11 +140,16 @@ class MemoryMesh(Mesh):
     # what differs from a real mesh
 
     async def ask(self, verb: str, query: Any, answer: type[T]) -> T:
-        """Ask a service of the mesh, with the agents up and, for lists, a read model."""
+        """Ask a service of the mesh; a read model answers only when it has read all there is."""
         await self._join()
-        if verb in {"list", "timeline"}:
-            await self._observed()
-        return await super().ask(verb, query, answer)
+        if verb not in {"list", "timeline"}:
+            return await super().ask(verb, query, answer)
+        await self._observed()
+        while True:
+            found = await super().ask(verb, query, answer)
+            if not getattr(found, "lag", 0):
+                return found
+            await asyncio.sleep(_READ_AGAIN)
 
     async def _send(
         self,
@@ -159,6 +169,24 @@ class MemoryMesh(Mesh):
         """Start the agents and fakes that have not been started yet."""
         self._begun = True
         async with self._joining:
-            for agent in self._agents[len(self.site.members) :]:
+            while self._waiting:
+                agent = self._waiting.pop(0)
                 own = {one: self._replaced[one] for one in agent.resources if one in self._replaced}
                 await self.site.join(agent, replaced=own)
+
+    async def _observed(self) -> None:
+        """Start the read model, once: it polls, so no other test shall pay for it."""
+        if self._observes:
+            return
+        self._observes = True
+        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="switchgear-"))
+        ready = asyncio.Event()
+        bus = self.site.bus("observe-1")
+        reading = asyncio.create_task(observe(bus, Path(folder) / "read.db", ready=ready.set))
+        self._stack.push_async_callback(_ended, reading)
+        await ready.wait()
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})

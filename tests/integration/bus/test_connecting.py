@@ -1,9 +1,15 @@
 """Connecting: fast refusals, no silent clear text, and a connection that always comes back."""
 
+# Some faults can only be set up, and seen, from inside.
+# pyright: reportPrivateUsage=false
 from __future__ import annotations
 
 import asyncio
+import shutil
+import ssl
+import subprocess
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -30,7 +36,7 @@ async def test_refused_port_fails_at_once_and_names_the_url() -> None:
 async def test_silent_server_fails_within_the_timeout() -> None:
     async with Script() as silent:
         silent.on_line = lambda _line, _writer: None
-        with pytest.raises(Unavailable, match="0.3 s"):
+        with pytest.raises(Unavailable, match=r"0\.3 s"):
             await asyncio.wait_for(connect(silent.url, options=SOON), PATIENCE)
 
 
@@ -82,8 +88,35 @@ async def test_tls_url_sends_nothing_in_clear_to_a_plain_server() -> None:
             await connect(
                 plain.url.replace("nats://", "tls://"), options=Options(token=lambda: "secret")
             )
-        assert 0 == plain.connects
+        assert plain.connects == 0
         assert not any(b"secret" in line for line in plain.lines)
+
+
+async def test_encrypted_connection_comes_back_too(
+    private_server: StartServer, tmp_path: Path
+) -> None:
+    """Only with the certificate's authority known; after a restart as before."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the certificate")
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-nodes", "-keyout", str(key), "-out", str(certificate), "-days", "2"]
+    command += ["-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(command, check=True, capture_output=True)  # noqa: ASYNC221 - some milliseconds
+    settings = f'tls {{ cert_file: "{certificate}", key_file: "{key}", handshake_first: true }}'
+    server = await private_server(settings=settings)
+    url = server.url.replace("nats://", "tls://")
+    with pytest.raises(Unavailable):
+        await connect(url)
+    bus = await connect(url, options=Options(tls=ssl.create_default_context(cafile=certificate)))
+    await bus.ensure_streams()
+    back = asyncio.Event()
+    bus.on_reconnect(back.set)
+    server.kill()
+    await server.start()
+    await asyncio.wait_for(back.wait(), PATIENCE)
+    assert await bus.ledger.last_sequence() == 0
+    await bus.close()
 
 
 async def test_advertised_servers_beyond_loopback_are_ignored() -> None:
@@ -91,7 +124,7 @@ async def test_advertised_servers_beyond_loopback_are_ignored() -> None:
     async with Script(connect_urls=["10.9.9.9:4222", "127.0.0.1:9"]) as server:
         bus = await connect(server.url)
         hosts = [one.uri.hostname for one in bus.link.client._server_pool]
-        assert ["127.0.0.1", "127.0.0.1"] == hosts
+        assert hosts == ["127.0.0.1", "127.0.0.1"]
         await bus.close()
 
 
@@ -125,7 +158,7 @@ async def test_expired_session_comes_back() -> None:
         bus.on_reconnect(back.set)
         server.writers[-1].write(b"-ERR 'User Authentication Expired'\r\n")
         await asyncio.wait_for(back.wait(), PATIENCE)
-        assert 2 == server.connects
+        assert server.connects == 2
         await bus.close()
 
 
@@ -134,7 +167,7 @@ async def test_errors_that_do_not_end_the_session_keep_it() -> None:
         bus = await connect(server.url)
         server.writers[-1].write(b"-ERR 'Permissions Violation for Subscription to \"x\"'\r\n")
         assert (await bus.facts()).jetstream
-        assert 1 == server.connects
+        assert server.connects == 1
         await bus.close()
 
 
@@ -156,7 +189,7 @@ async def test_fresh_token_is_asked_for_at_each_connect() -> None:
         bus.on_reconnect(back.set)
         server.writers[-1].transport.abort()
         await asyncio.wait_for(back.wait(), PATIENCE)
-        assert 4 == len(asked)
+        assert len(asked) == 4
         assert any(b'"token-4"' in line for line in server.lines)
         await bus.close()
 
@@ -193,7 +226,7 @@ async def test_cancelled_flush_keeps_the_read_loop_alive(bus: NatsBus) -> None:
         waiting.cancel()
     late = asyncio.get_running_loop().create_future()
     late.cancel()
-    await bus.link.client._send_ping(late)
+    await bus.link.client._send_ping(late)  # pyright: ignore[reportUnknownMemberType] - untyped in nats-py
     assert (await bus.facts()).jetstream
 
 
@@ -214,7 +247,7 @@ async def test_dead_line_is_noticed_by_pings(cut: Cut) -> None:
     """Nothing arrives any more, not even an end of the connection."""
     bus = await connect(cut.url)
     client = bus.link.client
-    assert (5, 2) == (client.options["ping_interval"], client.options["max_outstanding_pings"])
+    assert (client.options["ping_interval"], client.options["max_outstanding_pings"]) == (5, 2)
     back = asyncio.Event()
     bus.on_reconnect(back.set)
     cut.deaf = True
@@ -240,7 +273,7 @@ async def test_facts_are_read(private_server: StartServer) -> None:
     other = await private_server()
     plain = await connect(server.url)
     facts = await plain.facts()
-    assert ("unknown", True, 1048576) == (facts.sync_interval, facts.jetstream, facts.max_payload)
+    assert (facts.sync_interval, facts.jetstream, facts.max_payload) == ("unknown", True, 1048576)
     assert server.url == f"nats://{facts.address}"
     assert timedelta() < facts.rtt < timedelta(seconds=2)
     await plain.close()
@@ -249,7 +282,7 @@ async def test_facts_are_read(private_server: StartServer) -> None:
         assert wanted == (await bus.facts()).sync_interval
         await bus.close()
     bus = await connect(other.url, options=Options(monitoring_url=other.monitoring_url))
-    assert "2m0s" == (await bus.facts()).sync_interval
+    assert (await bus.facts()).sync_interval == "2m0s"
     await bus.close()
 
 

@@ -1,5 +1,7 @@
 """Appends: exactly one of many racing ones lands, none is left in doubt, nobody poisons anything."""
 
+# Some faults can only be set up, and seen, from inside.
+# pyright: reportPrivateUsage=false
 from __future__ import annotations
 
 import asyncio
@@ -28,7 +30,9 @@ pytestmark = pytest.mark.integration
 
 def append(bus: NatsBus, scope: str, expect: int, body: bytes = b"{}") -> asyncio.Future[Outcome]:
     """A submission in the scope."""
-    return bus.ledger.append(subjects.task_event(scope, "submitted"), body, scope=scope, expect=expect)
+    return bus.ledger.append(
+        subjects.task_event(scope, "submitted"), body, scope=scope, expect=expect
+    )
 
 
 async def test_exactly_one_of_twenty_racing_appends_wins(
@@ -40,7 +44,7 @@ async def test_exactly_one_of_twenty_racing_appends_wins(
         racing = [append(one, scope, 0) for one in (bus, *others) for _ in range(4)]
         outcomes = await asyncio.gather(*racing)
         won = [one for one in outcomes if isinstance(one, Appended)]
-        assert 1 == len(won)
+        assert len(won) == 1
         assert [Refused(won[0].sequence)] * 19 == [o for o in outcomes if isinstance(o, Refused)]
     for other in others:
         await other.close()
@@ -62,11 +66,11 @@ async def test_full_window_waits_in_order(nats_server: EmbeddedServer, scope: st
     publisher = bus.link.publisher
     calls = [append(bus, scope, 0)]
     calls += [publisher.publish(scope[:-1] + "x", "NATS/1.0\r\n\r\n", b"") for _ in range(50)]
-    assert 51 == publisher.unanswered
-    assert 4 == len(publisher._open)
+    assert publisher.unanswered == 51
+    assert len(publisher._open) == 4
     sequences = [one.sequence for one in await asyncio.gather(*calls) if isinstance(one, Appended)]
     assert sorted(sequences) == sequences
-    assert 51 == len(sequences)
+    assert len(sequences) == 51
     await bus.close()
 
 
@@ -79,7 +83,7 @@ async def test_lost_answer_is_asked_for_again(cut_bus: NatsBus, cut: Cut, scope:
     cut.cut()
     cut.deaf = False
     outcome = await asyncio.wait_for(call, PATIENCE)
-    assert 2 == cut.sent.count(b"HPUB " + subjects.task_event(scope, "submitted").encode())
+    assert cut.sent.count(b"HPUB " + subjects.task_event(scope, "submitted").encode()) == 2
     (stored,) = await cut_bus.ledger.history(scope)
     assert outcome in {Appended(stored.sequence), Refused(stored.sequence)}
 
@@ -96,7 +100,7 @@ async def test_swallowed_answer_is_asked_for_again_without_a_reconnect(
     outcome = await asyncio.wait_for(call, PATIENCE)
     (stored,) = await cut_bus.ledger.history(scope)
     assert outcome in {Appended(stored.sequence), Refused(stored.sequence)}
-    assert 1 == cut.connections
+    assert cut.connections == 1
 
 
 @pytest.mark.faults
@@ -113,7 +117,7 @@ async def test_appends_across_a_kill_land_once_each(
     for scope, outcome in zip(scopes, outcomes, strict=True):
         (stored,) = await own_bus.ledger.history(scope)
         assert outcome in {Appended(stored.sequence), Refused(stored.sequence)}
-    assert 400 == await own_bus.ledger.last_sequence()
+    assert await own_bus.ledger.last_sequence() == 400
 
 
 async def test_cancelled_callers_poison_nothing(
@@ -147,7 +151,7 @@ async def test_closing_without_an_answer_is_an_unknown_outcome(
 
 @pytest.mark.faults
 async def test_unanswered_append_that_nobody_awaits_is_silent(cut_bus: NatsBus, cut: Cut) -> None:
-    """pytest turns a warning about an exception that was never retrieved into a failure."""
+    """Pytest turns a warning about an exception that was never retrieved into a failure."""
     cut.deaf = True
     append(cut_bus, subjects.scope("cap", "own", "t"), 0)
     await cut_bus.close()
@@ -173,7 +177,7 @@ async def test_missing_stream_is_unavailable_in_the_end(
     bus = await connect((await private_server()).url)
     with pytest.raises(Unavailable, match="no stream takes"):
         await asyncio.wait_for(append(bus, scope, 0), PATIENCE)
-    assert 0 == bus.link.publisher.unanswered
+    assert bus.link.publisher.unanswered == 0
     await bus.close()
 
 
@@ -194,13 +198,13 @@ async def test_append_waits_for_a_stream_that_comes(
 async def test_unsound_subjects_never_reach_the_wire(bus: NatsBus, subject: str) -> None:
     with pytest.raises(ProtocolError) as raised:
         bus.ledger.append(subject, b"", scope="sg.task.x.>", expect=0)
-    assert "SG1107" == raised.value.code
+    assert raised.value.code == "SG1107"
 
 
 async def test_message_above_the_brokers_limit_is_refused_here(bus: NatsBus, scope: str) -> None:
     with pytest.raises(ProtocolError) as raised:
         append(bus, scope, 0, bytes(1024 * 1024))
-    assert "SG1103" == raised.value.code
+    assert raised.value.code == "SG1103"
 
 
 async def test_forbidden_subject_fails_at_once(private_server: StartServer, scope: str) -> None:

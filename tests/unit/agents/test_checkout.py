@@ -97,6 +97,8 @@ def test_a_repository_without_a_commit_is_refused(repository: Repository) -> Non
         "git://example.org/x.git",
         "https://-evil/x.git",
         "https://user:word@example.org/x.git",
+        "https://token@example.org/x.git",
+        "https://[",
         "user@-oProxyCommand=x:path",
         "-oProxyCommand=x@host:path",
         "user@host:-path",

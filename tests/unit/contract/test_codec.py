@@ -43,7 +43,7 @@ def test_every_message_survives_the_wire(kind: type[msgspec.Struct]) -> None:
         deadline=None,
         derandomize=True,
         phases=(Phase.generate,),
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
     @given(messages_of(kind))
     def check(message: msgspec.Struct) -> None:
@@ -178,10 +178,13 @@ _BYTES = (
 def test_no_bytes_raise_anything_but_a_protocol_error(event: str, data: bytes) -> None:
     """Arbitrary bytes, arbitrary JSON and damaged messages are read or refused, never more."""
     parts = subjects.TaskSubject("review", "alice", "t1", event)
+    decoded, code = None, ""
     try:
         decoded = codec.decode_entry(parts, data)
     except ProtocolError as error:
-        assert error.code in PROTOCOL_CODES
+        code = error.code
+    if decoded is None:
+        assert code in PROTOCOL_CODES
     else:
         assert decoded.task == SCOPE.split(".")[4]
         codec.encode(decoded)
@@ -191,5 +194,5 @@ def test_no_bytes_raise_anything_but_a_protocol_error(event: str, data: bytes) -
     strict=True, reason="values.Token ends in `$`, which Python lets stand before a line break"
 )
 def test_a_token_does_not_end_in_a_line_break() -> None:
-    """A pool named `p1\\n` would reach a subject and break the client's line protocol."""
+    r"""A pool named `p1\n` would reach a subject and break the client's line protocol."""
     assert code_of(body(writer="i1\n")) == "SG1102"

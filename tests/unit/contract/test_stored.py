@@ -77,7 +77,7 @@ VOID = {
     "an underscore": block(N + b": 1_0", OWN),
     "a fraction": block(N + b": 7.0", OWN),
     "hexadecimal": block(N + b": 0x7", OWN),
-    "Arabic digits": block(N + ": ٧".encode(), OWN),
+    "Arabic digits": block(N + ": \u0667".encode(), OWN),
     "a superscript digit": block(N + ": ²".encode(), OWN),
     "two spaces": block(N + b":  7", OWN),
     "a tab": block(N + b":\t7", OWN),
@@ -90,19 +90,16 @@ VOID = {
     "lines divided by carriage returns": block(N + b": 7", OWN).replace(b"\r\n", b"\r"),
     "a name without a colon": block(N + b": 7", OWN, N),
     "a longer name": block(N + b": 7", OWN, N + b"-Foo: 1"),
+    "a number that nothing ends": block(OWN)[:-2] + N + b": 77",
+    "a scope that nothing ends": block(N + b": 7")[:-2] + OWN,
+    "a longer scope that nothing ends": block(N + b": 7")[:-2] + OWN + b"x",
     "a suffixed number and no other": block(N + b"s: 7", OWN),
     # Measured on nats-server 2.15.1: the broker does not look at the number or the scope of these.
     "the number on the first line": block(OWN, first=N + b": 7"),
     "the scope on the first line": block(N + b": 7", first=OWN),
-    "the name twice in a row inside a value": block(
-        b"X: " + N + S + S, N + b": 7", OWN
-    ),
-    "the name twice in a row inside a name": block(
-        b"X" + N + S + S + b": 1", N + b": 7", OWN
-    ),
-    "the scope's name hidden, the number first": block(
-        b"X: " + S + S, OWN, first=N + b": 7"
-    ),
+    "the name twice in a row inside a value": block(b"X: " + N + S + S, N + b": 7", OWN),
+    "the name twice in a row inside a name": block(b"X" + N + S + S + b": 1", N + b": 7", OWN),
+    "the scope's name hidden, the number first": block(b"X: " + S + S, OWN, first=N + b": 7"),
 }
 
 

@@ -61,32 +61,36 @@ _PLAIN: dict[type[inspect.Type], st.SearchStrategy[Any]] = {
 }
 
 
+def _container(kind: inspect.Type) -> st.SearchStrategy[Any]:
+    match kind:
+        case inspect.DictType():
+            return st.dictionaries(_of(kind.key_type), _of(kind.value_type), max_size=3)
+        case inspect.VarTupleType():
+            return st.lists(_of(kind.item_type), max_size=3).map(tuple)
+        case inspect.TupleType():
+            return st.tuples(*[_of(one) for one in kind.item_types])
+        case inspect.FrozenSetType():
+            return st.frozensets(_of(kind.item_type), max_size=3)
+        case _:
+            return _PLAIN[type(kind)]
+
+
 def _of(kind: inspect.Type) -> st.SearchStrategy[Any]:
-    found: st.SearchStrategy[Any] = _PLAIN.get(type(kind), st.nothing())
     match kind:
         case inspect.Metadata():
-            found = _of(kind.type)
+            return _of(kind.type)
         case inspect.IntType():
-            found = _number(kind)
+            return _number(kind)
         case inspect.StrType():
-            found = _text(kind)
+            return _text(kind)
         case inspect.LiteralType():
-            found = st.sampled_from(kind.values)
+            return st.sampled_from(kind.values)
         case inspect.UnionType():
-            found = st.one_of([_of(one) for one in kind.types])
-        case inspect.DictType():
-            found = st.dictionaries(_of(kind.key_type), _of(kind.value_type), max_size=3)
-        case inspect.VarTupleType():
-            found = st.lists(_of(kind.item_type), max_size=3).map(tuple)
-        case inspect.TupleType():
-            found = st.tuples(*[_of(one) for one in kind.item_types])
-        case inspect.FrozenSetType():
-            found = st.frozensets(_of(kind.item_type), max_size=3)
+            return st.one_of([_of(one) for one in kind.types])
         case inspect.StructType():
-            found = _struct(kind)
+            return _struct(kind)
         case _:
-            pass
-    return found
+            return _container(kind)
 
 
 @cache

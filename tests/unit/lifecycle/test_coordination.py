@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 import pytest
@@ -26,7 +27,7 @@ LATER = T0 + timedelta(hours=1)
 END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 
 
-def submitted(**fields: object) -> Script:
+def submitted(**fields: Any) -> Script:
     script = Script()
     script.add("submitted", **fields)
     return script
@@ -85,9 +86,7 @@ def test_without_an_agent_a_task_waits_for_capacity() -> None:
     entry = decision.entry
     assert isinstance(entry, entries.Waiting)
     assert entry.reason == "capacity"
-    assert (
-        entry.detail == "nobody offers this capability (last offered by reviewer until 11:58)"
-    )
+    assert entry.detail == "nobody offers this capability (last offered by reviewer until 11:58)"
     assert decision.effects == (
         Arm("capacity", T0 + seconds(60), 1),
         Arm("deadline", LATER),
@@ -123,7 +122,7 @@ def misfit(_offer: Offer, _data: bytes) -> admission.Misfit:
     return admission.Misfit("$.source", "is not a string")
 
 
-REFUSED: dict[str, tuple[str, dict[str, object], dict[str, object]]] = {
+REFUSED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "an unknown priority": ("SG1201", {"priority": "urgent"}, {}),
     "a deadline that had passed": ("SG1202", {"deadline": T0}, {}),
     "an input that does not fit": ("SG1203", {}, {"check": misfit}),
@@ -150,11 +149,11 @@ REFUSED: dict[str, tuple[str, dict[str, object], dict[str, object]]] = {
 
 @pytest.mark.parametrize(("code", "fields", "view"), REFUSED.values(), ids=REFUSED)
 def test_what_cannot_run_is_rejected_with_its_code(
-    code: str, fields: dict[str, object], view: dict[str, object]
+    code: str, fields: dict[str, Any], view: dict[str, Any]
 ) -> None:
     """With what is wrong and what to do, and nothing is decided afterwards."""
     script = submitted(**fields)
-    decision = script.decide(**view)  # type: ignore[arg-type]  # a table's row
+    decision = script.decide(**view)
     entry = decision.entry
     assert isinstance(entry, entries.Rejected)
     assert entry.code == code
@@ -316,7 +315,7 @@ def test_a_failed_task_past_its_deadline_expires() -> None:
 # Waiting
 
 
-def waiting(**fields: object) -> Script:
+def waiting(**fields: Any) -> Script:
     script = Script()
     script.add("waiting", hold=script.held(), **fields)
     return script

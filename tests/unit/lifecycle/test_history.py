@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 
@@ -122,7 +123,8 @@ def test_a_wait_ends_the_hold() -> None:
 
 @pytest.mark.parametrize(("digest", "counts"), [(None, False), ("right", True), ("wrong", False)])
 def test_an_agents_entry_carries_the_digest_of_its_task_token(
-    digest: str | None, counts: bool  # noqa: FBT001  # a table's column
+    digest: str | None,
+    counts: bool,  # noqa: FBT001  # a table's column
 ) -> None:
     """Rule 8: it binds the entry to the dispatch that gave the token."""
     script = Script()
@@ -200,7 +202,8 @@ def test_a_submission_that_cannot_be_read_never_runs(event: str) -> None:
     """Nothing runs that was not submitted, whoever dispatches it."""
     script = Script()
     script.add("submitted", data=b"not JSON")
-    script.add(event, **({"reason": "capacity"} if event == "waiting" else {}))
+    fields: dict[str, Any] = {"reason": "capacity"} if event == "waiting" else {}
+    script.add(event, **fields)
     assert script.history.state == "queued"
     assert len(script.history.voids) == 1
 
@@ -235,6 +238,28 @@ def test_a_scope_whose_beginning_is_gone_is_a_remnant() -> None:
     assert (history.state, history.is_open, history.live_dispatch) == ("none", False, 0)
     script.add("submitted")
     assert fold(SCOPE, [*rest, script.stored[-1]]).submitted is None
+
+
+def test_an_unreadable_submission_is_a_beginning_too() -> None:
+    """A gap behind it makes no remnant of a task that was seen to open."""
+    script = Script()
+    script.add("submitted", data=b"not JSON")
+    script.add("rejected", expect=5, sequence=6)
+    assert not script.history.remnant
+    assert script.history.state == "rejected"
+
+
+def test_a_writer_begins_with_the_submission_that_was_acknowledged_to_it() -> None:
+    """The same history as a reader's, without reading anything."""
+    script = Script()
+    script.add("submitted")
+    read = script.history
+    written = History(SCOPE)
+    written.begin(read.valid[0])
+    assert written == read
+    script.add("dispatched")
+    assert written.add(script.stored[1], read.valid[0].subject._replace(event="dispatched")) == ""
+    assert written.state == "held"
 
 
 def test_an_entry_that_is_seen_twice_or_late_changes_nothing() -> None:

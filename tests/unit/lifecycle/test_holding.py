@@ -196,4 +196,3 @@ def test_who_handed_the_task_back_appends_nothing_more() -> None:
     script.add("released", hold=hold)
     lost = After("lost", reason="the task is loose")
     assert after_refusal(script.history, "mine", hold, "i1") == lost
-

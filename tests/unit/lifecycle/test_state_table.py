@@ -67,10 +67,22 @@ TABLE: dict[str, dict[str, str]] = {
     "ended": {},
 }
 
-EVENTS = (
-    "submitted rejected dispatched taken-over released checkpoint waiting signalled attempt-failed "
-    "cancel-requested completed dead cancelled expired"
-).split()
+EVENTS = [
+    "submitted",
+    "rejected",
+    "dispatched",
+    "taken-over",
+    "released",
+    "checkpoint",
+    "waiting",
+    "signalled",
+    "attempt-failed",
+    "cancel-requested",
+    "completed",
+    "dead",
+    "cancelled",
+    "expired",
+]
 AGENTS_ONLY = {"released", "checkpoint", "attempt-failed", "completed"}
 EITHER = {"waiting", "cancelled", "expired"}
 
@@ -153,7 +165,8 @@ def _ended(event: str) -> Callable[[Script], None]:
         hold = script.add("dispatched")
         if event == "dead":
             script.add("attempt-failed", hold=hold)
-        script.add(event, **({"hold": hold} if event == "completed" else {}))
+        fields: dict[str, Any] = {"hold": hold} if event == "completed" else {}
+        script.add(event, **fields)
 
     return build
 

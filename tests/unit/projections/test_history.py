@@ -196,8 +196,8 @@ def test_a_submission_that_cannot_be_read_is_listed_and_can_be_rejected(
 def test_what_retention_left_of_a_task_is_not_listed(path: Path, open_index: OpenIndex) -> None:
     feed = Feed()
     feed.task("t1").finish()
-    index = open_index()
-    index.apply(feed.since(2))
+    open_index().apply(feed.since(2)[:1])
+    open_index().apply(feed.since(3))
     assert listed(path) == ()
     assert {moment.void for moment in timeline(path, "t1")} == {"the scope's beginning was deleted"}
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -16,7 +17,7 @@ from switchgear.bus.port import Bus, Message
 from switchgear.contract import codec, limits, queries
 from switchgear.contract.stored import Stored
 from switchgear.errors import Unavailable
-from switchgear.projections import answers, service
+from switchgear.projections import answers, lists, service
 from tests.unit.projections.feed import Feed
 
 T = TypeVar("T")
@@ -31,6 +32,7 @@ class ScriptedLedger:
         self.changed = asyncio.Event()
         self.is_down = False
         self.is_held = False
+        self.compared: set[int] = set()
 
     def change(self, feed: Feed | None = None) -> None:
         """Followers look again; with a feed: the ledger is another now."""
@@ -55,6 +57,7 @@ class ScriptedLedger:
 
     async def entry(self, sequence: int) -> Stored | None:
         self._reach()
+        self.compared.add(sequence)
         return next((one for one in self.feed.stored if one.sequence == sequence), None)
 
     def _reach(self) -> None:
@@ -266,6 +269,46 @@ async def test_an_answer_that_fits_in_no_message_is_a_problem(
         assert (await bus.ask("timeline", query, queries.Problem)).code == "SG1103"
 
 
+async def test_a_timeline_of_too_many_entries_is_a_problem(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lists, "MAX_MOMENTS", 3)
+    bus = ScriptedBus(ledger_of("t1"))
+    async with observing(bus, path):
+        await until(bus.list, lambda page: page.lag == 0)
+        query = codec.encode(queries.TimelineQuery(root="t1"))
+        assert (await bus.ask("timeline", query, queries.Problem)).code == "SG1103"
+
+
+async def test_a_file_that_cannot_be_read_is_answered_by_a_problem(path: Path) -> None:
+    bus = ScriptedBus(Feed())
+    async with observing(bus, path) as running:
+        await until(bus.list, lambda page: page.lag == 0)
+        with closing(sqlite3.connect(path)) as saboteur:
+            saboteur.execute("ALTER TABLE tasks RENAME TO gone")
+        answer = await bus.ask("list", b"{}", queries.Problem)
+        assert (answer.code, answer.why) == ("SG1301", "no such table: tasks")
+        assert not running.done()
+
+
+async def test_a_fault_of_ours_in_one_answer_stops_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("a fault")
+
+    bus = ScriptedBus(Feed())
+    async with observing(bus, path) as running:
+        with monkeypatch.context() as patch:
+            patch.setattr(lists.Reader, "tasks", fail)
+            bus.core.ask("sg.api.list.ann", b"{}")
+            async with asyncio.timeout(PATIENCE):
+                while "a fault" not in caplog.text:
+                    await asyncio.sleep(0.001)
+        assert not running.done()
+        assert (await bus.list()).lag == 0
+
+
 async def test_a_ledger_that_was_rolled_back_is_read_anew(path: Path) -> None:
     bus = ScriptedBus(ledger_of("t1", "lost"))
     async with observing(bus, path):
@@ -333,6 +376,17 @@ async def test_entries_that_retention_deleted_are_no_sign_of_another_ledger(path
         bus.ledger.feed.task("t3").add("submitted")
         bus.ledger.change()
         assert len((await until(bus.list, lambda page: page.lag == 0)).tasks) == 3
+
+
+async def test_another_ledger_is_noticed_without_a_reconnect(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "CHECK_EVERY", timedelta(milliseconds=5))
+    bus = ScriptedBus(ledger_of("old"))
+    async with observing(bus, path):
+        await until(bus.list, lambda page: page.lag == 0 and 4 in bus.ledger.compared)
+        bus.ledger.change(ledger_of("new-1", "new-2", year=2027))
+        await until(bus.list, lambda page: [row.id for row in page.tasks] == ["new-2", "new-1"])
 
 
 async def test_one_stale_answer_of_a_cluster_starts_nothing_over(

@@ -150,7 +150,7 @@ _SENDS: dict[str, tuple[str, ...]] = {
 _CONSUMES = ("submitted", "attempt-failed", "waiting", "signalled", "cancel-requested")
 """Events that coordinators consume."""
 
-_QUEUES = {"coordinator": "coordinators"}
+_QUEUES = {"coordinator": "coordinators", "observer": "observe"}
 """Queue groups of those who answer."""
 
 
@@ -179,7 +179,7 @@ def uses() -> list[Use]:
                 channel,
                 f"Answer `{verb.name}`.",
                 query,
-                _QUEUES.get(verb.by, ""),
+                _QUEUES[verb.by],
                 reply,
             ),
         ]

@@ -1,0 +1,92 @@
+"""`python -m benchmarks`: measure, print a table, write build/bench.json."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from benchmarks import finished, rates, starting
+from benchmarks.results import Results, table
+from benchmarks.sides import ROOT, Product, Window, empty_home
+from switchgear.loop import run
+
+PARTS = ("rates", "starting", "imports", "finished")
+ROLES = ("client", "coordinator", "agent")
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """How much is measured."""
+
+    rounds: int
+    window: Window
+    public: bool
+    tries: int
+    """Starts of agents and interpreters."""
+
+
+FULL = Plan(rounds=5, window=Window(warm_up=0.5, seconds=2.0), public=True, tries=10)
+QUICK = Plan(rounds=2, window=Window(warm_up=0.25, seconds=0.75), public=False, tries=3)
+
+
+def arguments(given: list[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="at most 40 s, without `finished`")
+    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="NAME", help=", ".join(PARTS))
+    parser.add_argument("--rounds", type=int, help="rounds of `rates` and `finished`")
+    parser.add_argument("--profile", choices=ROLES, help="profile this role with 256 in flight")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench.json")
+    return parser.parse_args(given)
+
+
+async def measure(parts: list[str], plan: Plan, home: Path) -> Results:
+    """Measure these parts."""
+    results = Results()
+    if "imports" in parts:
+        await starting.imports(results, tries=plan.tries)
+    if "starting" in parts:
+        await starting.first_task(home, results, tries=plan.tries)
+    if "rates" in parts:
+        await rates.measure(
+            home, results, rounds=plan.rounds, window=plan.window, public=plan.public
+        )
+    if "finished" in parts:
+        await finished.measure(home, results, rounds=plan.rounds, window=plan.window)
+    return results
+
+
+async def profile(role: str, home: Path) -> None:
+    """Run the product alone; the role prints its profile when it ends."""
+    side = Product(home, role)
+    try:
+        await side.start()
+        rate = await side.measure(256, Window(warm_up=0.5, seconds=5.0))
+    finally:
+        await side.stop()
+    print(f"{rate.tasks_per_s:,.0f} tasks/s under the profiler of {role}")
+
+
+def main() -> None:
+    """Do what the command line says."""
+    options = arguments(sys.argv[1:])
+    with empty_home() as home:
+        if options.profile:
+            run(profile(options.profile, home))
+            return
+        plan = QUICK if options.quick else FULL
+        if options.rounds:
+            plan = msgspec.structs.replace(plan, rounds=options.rounds)
+        parts = options.only or [part for part in PARTS if part != "finished" or not options.quick]
+        began = time.monotonic()
+        results = run(measure(parts, plan, home))
+    print("\n".join(table(results)))
+    out: Path = options.out
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(msgspec.json.format(msgspec.json.encode(results)) + b"\n")
+    print(f"\n{time.monotonic() - began:.0f} s; written to {out}")
+
+
+if __name__ == "__main__":
+    main()

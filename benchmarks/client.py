@@ -1,0 +1,53 @@
+"""The product's client as a process: keeps tasks in flight and prints what a window gave, as JSON.
+
+`python -m benchmarks.client URL IN_FLIGHT WARM_UP SECONDS PIDS`
+"""
+
+import asyncio
+import os
+import sys
+from datetime import timedelta
+from time import perf_counter
+
+import msgspec
+
+from benchmarks.echo import ECHO, OWNER, REQUEST
+from benchmarks.profiling import profiled
+from benchmarks.window import Rate, Window
+from switchgear import connect
+from switchgear.loop import run
+
+FIRST = timedelta(seconds=15)
+"""How long the agent may take to join."""
+
+
+async def drive(
+    url: str, in_flight: int, warm_up: float, seconds: float, pids: dict[str, int]
+) -> Rate:
+    """Call `echo` with so many calls under way at any time."""
+    os.environ["SWITCHGEAR_PRINCIPAL"] = OWNER
+    async with connect(url) as mesh:
+        await mesh.call(ECHO, REQUEST, timeout=FIRST)
+        window = Window(warm_up, seconds, pids)
+
+        async def one_after_another() -> None:
+            while True:
+                started = perf_counter()
+                await mesh.call(ECHO, REQUEST)
+                if not window.ended(started):
+                    return
+
+        await asyncio.gather(*(one_after_another() for _ in range(in_flight)))
+        return window.rate(in_flight)
+
+
+def main() -> None:
+    """Drive as the arguments say."""
+    url, in_flight, warm_up, seconds, pids = sys.argv[1:]
+    others = msgspec.json.decode(pids, type=dict[str, int])
+    rate = run(drive(url, int(in_flight), float(warm_up), float(seconds), others))
+    print(msgspec.json.encode(rate).decode(), flush=True)
+
+
+if __name__ == "__main__":
+    profiled("client", main)

@@ -1,0 +1,53 @@
+"""What finished tasks cost: the same loads on an empty ledger and on one that holds many, in turns."""
+
+import sys
+from collections import defaultdict
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from benchmarks.results import Results, paired
+from benchmarks.sides import Product, Window, end, line_of, spawn
+from benchmarks.window import Rate
+
+FINISHED = 100_000
+_FILL = 600.0
+"""Seconds that filling may take."""
+
+
+async def measure(home: Path, results: Results, *, rounds: int, window: Window) -> None:
+    """Fill in the ratios of the full to the empty ledger."""
+    sides = {"empty": Product(home), "full": Product(home)}
+    rates: dict[tuple[str, int], list[Rate]] = defaultdict(list)
+    async with AsyncExitStack() as stack:
+        for side in sides.values():
+            stack.push_async_callback(side.stop)
+            await side.start()
+        results.finished_tasks = await _fill(sides["full"])
+        for number in range(rounds):
+            order = ("empty", "full") if number % 2 else ("full", "empty")
+            for load in (1, 256):
+                for name in order:
+                    rates[name, load].append(await sides[name].measure(load, window))
+
+    def speeds(name: str) -> list[float]:
+        return [rate.tasks_per_s for rate in rates[name, 256]]
+
+    def middles(name: str) -> list[float]:
+        return [rate.p50_s for rate in rates[name, 1]]
+
+    results.finished_100k_throughput_ratio = paired(speeds("full"), speeds("empty"))
+    results.finished_100k_p50_ratio = paired(middles("full"), middles("empty"))
+
+
+async def _fill(side: Product) -> int:
+    """Fill the side's ledger while nobody else is on it; return how many finished tasks it holds."""
+    await side.measure(1, Window(0, 0))  # lanes and intakes exist from here on
+    await side.stop_roles()
+    filler = await spawn("benchmarks.fill", side.server.url, str(FINISHED), env=side.env)
+    try:
+        said = await line_of(filler, _FILL)
+    finally:
+        await end(filler)
+    print(f"filled: {said}", file=sys.stderr, flush=True)
+    await side.start_roles()
+    return int(said.split()[0])

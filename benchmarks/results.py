@@ -1,0 +1,93 @@
+"""What a run found: flat, as it stands in build/bench.json, and as a table."""
+
+from collections.abc import Iterable, Sequence
+from statistics import median
+
+import msgspec
+
+
+class Results(msgspec.Struct, kw_only=True):
+    """None stands for what was not measured in this run. Ratios are medians of the rounds' own ratios."""
+
+    throughput_256: float | None = None
+    """Tasks a second with 256 in flight; medians of the rounds, as all absolute figures."""
+    throughput_1024: float | None = None
+    serial_p50_ms: float | None = None
+    serial_p99_ms: float | None = None
+    bare_throughput_256: float | None = None
+    """The bare program on nats-py's connection and parser: the reference."""
+    bare_throughput_1024: float | None = None
+    bare_serial_p50_ms: float | None = None
+    bare_serial_p99_ms: float | None = None
+    throughput_ratio_256: float | None = None
+    """Product by bare program; as all throughput ratios: more is better."""
+    throughput_ratio_1024: float | None = None
+    serial_p50_ratio: float | None = None
+    """Product by bare program; as all latency ratios: less is better."""
+    bare_throughput_256_public: float | None = None
+    """The bare program on nats-py's public calls only."""
+    bare_throughput_1024_public: float | None = None
+    bare_serial_p50_ms_public: float | None = None
+    throughput_ratio_256_public: float | None = None
+    throughput_ratio_1024_public: float | None = None
+    serial_p50_ratio_public: float | None = None
+    cpu_us_per_task_client: float | None = None
+    """Microseconds, 256 in flight."""
+    cpu_us_per_task_coordinator: float | None = None
+    cpu_us_per_task_agent: float | None = None
+    cpu_us_per_task_server: float | None = None
+    bare_cpu_us_per_task_client: float | None = None
+    bare_cpu_us_per_task_coordinator: float | None = None
+    bare_cpu_us_per_task_agent: float | None = None
+    bare_cpu_us_per_task_server: float | None = None
+    agent_first_task_s: float | None = None
+    """Spawn of an agent with ten new capabilities to its first handler call, a task waiting for it."""
+    agent_first_task_max_s: float | None = None
+    agent_restart_first_task_s: float | None = None
+    """The same for the next instance of a killed agent, the task in its lane."""
+    agent_rss_mb: float | None = None
+    """Of that agent (10**6 bytes), idle 5 s later."""
+    import_switchgear_ms: float | None = None
+    """`import switchgear` alone: the front door loads nothing until it is used."""
+    import_agent_ms: float | None = None
+    """Everything that `Agent.run` needs."""
+    finished_tasks: int | None = None
+    """Tasks in the full ledger."""
+    finished_100k_throughput_ratio: float | None = None
+    """Full by empty ledger, 256 in flight."""
+    finished_100k_p50_ratio: float | None = None
+    """Full by empty ledger, serial."""
+    entry_bytes_submitted: int | None = None
+    """Bodies of the product's entries; the bare program's are padded to them."""
+    entry_bytes_dispatched: int | None = None
+    entry_bytes_completed: int | None = None
+    rounds: int | None = None
+
+
+REACH: dict[str, tuple[str, float]] = {
+    "throughput_ratio_256": (">=", 0.6),
+    "throughput_ratio_1024": (">=", 0.6),
+    "serial_p50_ratio": ("<=", 1.5),
+    "agent_first_task_s": ("<=", 0.5),
+    "agent_rss_mb": ("<=", 60.0),
+}
+"""What issue 3 asks for, by key."""
+
+
+def paired(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Return the median of the rounds' ratios."""
+    return median(one / other for one, other in zip(ours, theirs, strict=True))
+
+
+def table(results: Results) -> Iterable[str]:
+    """Yield a line for each figure that was measured, with its reach where there is one."""
+    for key, value in msgspec.structs.asdict(results).items():
+        if value is None:
+            continue
+        shown = f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+        sign, reach = REACH.get(key, ("", 0.0))
+        verdict = ""
+        if sign:
+            met = value >= reach if sign == ">=" else value <= reach
+            verdict = f"  {'ok' if met else 'MISSED'} ({sign} {reach:g})"
+        yield f"{key:34} {shown:>10}{verdict}"

@@ -1,0 +1,204 @@
+"""The tree of commands. Each is imported when it is called: `module:function`, with its help told here.
+
+A command's help is its summary, its parameters (documented in the function), and an example.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from cyclopts import App, Parameter
+
+from switchgear import __version__
+
+HERE: Final = "switchgear.cli"
+
+
+class Command(NamedTuple):
+    """One command as the help shows it."""
+
+    path: str
+    """Group and name, such as `task submit`."""
+    target: str
+    """Module and function below `switchgear.cli`."""
+    help: str
+    examples: tuple[str, ...]
+
+
+GROUPS: Final[dict[str, str]] = {
+    "task": "Submit tasks and follow them to their results.",
+    "agent": "Run agents, look at the live ones, drain them.",
+    "capability": "What the mesh offers.",
+    "context": "Saved settings: where meshes are, and who acts.",
+}
+
+COMMANDS: Final[tuple[Command, ...]] = (
+    Command(
+        "dev",
+        "dev:dev",
+        "Run a whole mesh on this machine for development: server, coordinator, read model, agents.",
+        (
+            "switchgear dev",
+            "switchgear dev hello:agent other.module:agent",
+            "switchgear dev hello:agent --port 4222 --fresh",
+        ),
+    ),
+    Command(
+        "demo",
+        "demo:demo",
+        "Check a git repository with real agents on a mesh of its own, live. Runs the repository's tests.",
+        ("switchgear demo", "switchgear demo path/to/repository --ref main"),
+    ),
+    Command(
+        "task submit",
+        "task:submit",
+        "Start a task. It is stored before the command returns, and runs as soon as an agent can take it.",
+        (
+            """switchgear task submit greet '{"name": "Ada"}' --wait""",
+            "switchgear task submit greet @input.json --key order-17 --deadline 10m",
+        ),
+    ),
+    Command(
+        "task ls",
+        "task:ls",
+        "List your tasks, newest first.",
+        ("switchgear task ls --open", "switchgear task ls --state dead --json"),
+    ),
+    Command(
+        "task show",
+        "task:show",
+        "Show one task with every entry of the ledger about it.",
+        ("switchgear task show 01m8272mdev9hdfjmk70paqnjk",),
+    ),
+    Command(
+        "task watch",
+        "task:watch",
+        "Follow a task until its end, one line for everything that happens.",
+        (
+            "switchgear task watch 01m8272mdev9hdfjmk70paqnjk",
+            "switchgear task watch 01m8272mdev9hdfjmk70paqnjk --json",
+        ),
+    ),
+    Command(
+        "task result",
+        "task:result",
+        "Wait for a task's end and print its result as JSON.",
+        ("switchgear task result 01m8272mdev9hdfjmk70paqnjk --timeout 30s",),
+    ),
+    Command(
+        "agent run",
+        "services:agent_run",
+        "Serve an agent until SIGTERM, Ctrl-C, or an order to drain.",
+        ("switchgear agent run hello:agent", "switchgear agent run hello:agent --url nats://127.0.0.1:4222"),
+    ),
+    Command(
+        "agent ls",
+        "agent:ls",
+        "List the live instances of all agents.",
+        ("switchgear agent ls", "switchgear agent ls --json"),
+    ),
+    Command(
+        "agent show",
+        "agent:show",
+        "Show an agent's instances: what they offer and what they run.",
+        ("switchgear agent show hello",),
+    ),
+    Command(
+        "agent drain",
+        "agent:drain",
+        "Tell an agent's instances to finish what they hold and leave.",
+        ("switchgear agent drain hello", "switchgear agent drain hello-4e91af02c3 --wait"),
+    ),
+    Command(
+        "capability ls",
+        "capability:ls",
+        "List what the mesh offers.",
+        ("switchgear capability ls",),
+    ),
+    Command(
+        "capability show",
+        "capability:show",
+        "Show one capability: its description, who offers it, and its schemas.",
+        ("switchgear capability show greet",),
+    ),
+    Command(
+        "explain",
+        "explain:explain",
+        "Say why a task is where it is: who could have run it, who was chosen, what it waits for.",
+        ("switchgear explain 01m8272mdev9hdfjmk70paqnjk",),
+    ),
+    Command(
+        "doctor",
+        "doctor:doctor",
+        "Check the settings, the broker, the mesh and this installation, and say how to mend what is wrong.",
+        ("switchgear doctor", "switchgear doctor --json"),
+    ),
+    Command(
+        "context save",
+        "context:save",
+        "Save settings under a name.",
+        ("switchgear context save staging --url tls://nats.example.org --principal ada",),
+    ),
+    Command(
+        "context use",
+        "context:use",
+        "Use a saved context from now on.",
+        ("switchgear context use staging", "switchgear context use --none"),
+    ),
+    Command(
+        "context ls",
+        "context:ls",
+        "List the saved contexts.",
+        ("switchgear context ls",),
+    ),
+    Command(
+        "coordinator",
+        "services:coordinator",
+        "Serve as a coordinator: admits, routes and ends tasks. Run as many as you like.",
+        ("switchgear coordinator --url nats://127.0.0.1:4222",),
+    ),
+    Command(
+        "observe",
+        "services:observe",
+        "Serve the read model: answers lists and timelines.",
+        ("switchgear observe --path history.sqlite",),
+    ),
+)  # fmt: skip
+
+
+def build() -> App:
+    """The application, with nothing of its commands imported."""
+    root = App(
+        name="switchgear",
+        help="Agents as independent services on a message bus: run them, give them tasks, watch them.",
+        help_format="plaintext",
+        help_epilogue="Start here:\n  switchgear dev          a mesh for development\n"
+        "  switchgear doctor       what is wrong, and how to mend it",
+        version=f"switchgear {__version__}",
+        result_action="return_value",
+        default_parameter=Parameter(negative_iterable="", negative_bool=""),
+    )
+    groups = {name: App(name=name, help=text) for name, text in GROUPS.items()}
+    for command in COMMANDS:
+        group, _, name = command.path.rpartition(" ")
+        (groups[group] if group else root).command(
+            f"{HERE}.{command.target}",
+            name=name,
+            help=command.help,
+            help_epilogue=epilogue(command.examples),
+        )
+    for group in groups.values():
+        root.command(group)
+    root.register_install_completion_command(
+        help="Install completion for bash, zsh or fish.", help_flags=["--help", "-h"]
+    )
+    return root
+
+
+def epilogue(examples: tuple[str, ...]) -> str:
+    """The examples of a command's help."""
+    head = "Example" if len(examples) == 1 else "Examples"
+    return f"{head}:\n" + "\n".join(f"  {example}" for example in examples)
+
+
+app = build()

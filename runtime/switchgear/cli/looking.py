@@ -1,0 +1,135 @@
+"""Looking at tasks: lists, one task, its events as they happen, its result, why it is where it is."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from switchgear.cli import exits
+from switchgear.cli.common import COORDINATOR, READ_MODEL, Common, answered_by, joined
+from switchgear.clock import SYSTEM
+from switchgear.contract import subjects
+
+if TYPE_CHECKING:
+    from switchgear.client.events import TaskEvent
+    from switchgear.contract.values import State
+
+
+class Query(NamedTuple):
+    """Which tasks to list."""
+
+    capability: str | None = None
+    state: State | None = None
+    open_only: bool = False
+    root: str | None = None
+    search: str = ""
+    limit: int = 50
+    before: str | None = None
+
+
+async def task_list(query: Query, common: Common) -> int:
+    """Your tasks, newest first."""
+    output = common.output
+    async with joined(common) as mesh:
+        with answered_by(*READ_MODEL):
+            found = await mesh.list(**query._asdict())
+
+    def draw() -> Any:
+        from switchgear.cli.render import tasks
+
+        return tasks.task_list(found, SYSTEM.now())
+
+    output.put("task-list", plain_data(found), draw)
+    return exits.OK
+
+
+async def task(id: str, common: Common) -> int:
+    """One task with its entries."""
+    from switchgear.client import events
+    from switchgear.lifecycle.history import fold
+
+    output = common.output
+    async with joined(common) as mesh:
+        row = await mesh.status(id)
+        scope = subjects.scope(row.capability, row.owner, row.id)
+        history = fold(scope, await mesh.bus.ledger.history(scope))
+    happened = [events.of_entry(valid) for valid in history.valid]
+    submitted = history.submitted
+    given = bytes(submitted.input).decode() if submitted else ""
+    if submitted is not None and submitted.input_blob is not None:
+        given = f"{submitted.input_blob.size} bytes, stored as {submitted.input_blob.digest[:12]}…"
+    root = submitted.root if submitted else ""
+
+    def draw() -> Any:
+        from switchgear.cli.render import tasks
+
+        return tasks.task(row, happened, SYSTEM.now(), input=given, root=root)
+
+    document = {
+        "task": plain_data(row),
+        "run": root or row.id,
+        "input": submitted.input if submitted and not submitted.input_blob else None,
+        "events": [event_data(event) for event in happened],
+        "voids": [f"{void.stored.sequence}: {void.reason}" for void in history.voids],
+    }
+    output.put("task", document, draw)
+    return exits.OK
+
+
+async def watch(id: str, common: Common) -> int:
+    """One line for everything that happens to a task, until its end; the exit code tells how it ended."""
+    from switchgear.cli.render import tasks
+
+    output = common.output
+    last = ""
+    async with joined(common) as mesh:
+        handle = await mesh.get(id)
+        start = (await handle.status()).submitted_at
+        async for event in handle.events():
+            last = event.event
+            if output.as_json:
+                output.line("task-event", {"task": id, **event_data(event)})
+            else:
+                output.show(tasks.event_line(event, start))
+    return exits.OK if last == "completed" else exits.TASK_FAILED
+
+
+async def result(id: str, limit: timedelta | None, common: Common) -> int:
+    """The result as JSON. Raises TaskFailed, WaitTimeout."""
+    from switchgear.cli.submitting import pretty
+
+    output = common.output
+    async with joined(common) as mesh:
+        handle = await mesh.get(id)
+        found = await handle.result(timeout=limit)
+    document = {"task": id, "capability": handle.capability, "output": found}
+    output.put("result", document, lambda: pretty(found))
+    return exits.OK
+
+
+async def explain(id: str, common: Common) -> int:
+    """Why a task is where it is."""
+    output = common.output
+    async with joined(common) as mesh:
+        with answered_by(*COORDINATOR):
+            told = await mesh.explain(id)
+
+    def draw() -> Any:
+        from switchgear.cli.render import tasks
+
+        return tasks.explanation(told)
+
+    output.put("explanation", plain_data(told), draw)
+    return exits.OK
+
+
+def plain_data(value: Any) -> dict[str, Any]:
+    """A struct as a document's fields."""
+    return msgspec.to_builtins(value)
+
+
+def event_data(event: TaskEvent) -> dict[str, Any]:
+    """An event as a document's fields."""
+    return msgspec.to_builtins(event._asdict())

@@ -1,0 +1,1 @@
+"""How answers look: pure functions from plain values to rich renderables and texts."""
