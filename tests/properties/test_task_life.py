@@ -92,6 +92,7 @@ class TaskLife(RuleBasedStateMachine):
         super().__init__()
         self.world = World()
         self.first_end: str = ""
+        self.most_failures = values.Retry().max_attempts
 
     # clients
 
@@ -104,6 +105,8 @@ class TaskLife(RuleBasedStateMachine):
             self._garbage()
             return
         fields = dict(SUBMISSIONS[kind])
+        if "retry" in fields:
+            self.most_failures = fields["retry"].max_attempts
         if "deadline" in fields:
             fields["deadline"] = self.world.now + timedelta(seconds=fields["deadline"])
             self.world.deadline = fields["deadline"]
@@ -268,35 +271,39 @@ class TaskLife(RuleBasedStateMachine):
         world.store(subject(event), data, forged(kind, world.last), truth)
 
     @rule(
-        event=st.sampled_from(EVENTS),
-        offset=st.sampled_from([-1, 0, 1]),
-        later=st.integers(0, 2),
-        readable=st.booleans(),
+        events=st.lists(st.sampled_from(EVENTS), min_size=1, max_size=6),
+        offset=st.sampled_from([-1, 0, 0, 1]),
+        later=st.sampled_from([0, 1, 1, 2]),
+        behind=st.sampled_from([0, 0, 0, 1, 2]),
+        writer=st.sampled_from(["a9", "a1"]),
+        readable=st.sampled_from([True, True, True, False]),
     )
-    def forger_appends_what_is_illegal(
+    def forger_appends_what_is_illegal(  # all drawn
         self,
-        event: str,
+        events: list[str],
         offset: int,
         later: int,
-        readable: bool,  # noqa: FBT001  # drawn
+        behind: int,
+        writer: str,
+        readable: bool,  # noqa: FBT001
     ) -> None:
-        """With compare-and-set as it should be, but nothing that the table and the holds allow."""
+        """With headers as they should be, but nothing that the table, the holds and the chain allow."""
         world = self.world
-        one = self._forgery(event, max(world.model.hold + offset, 0), later)
-        truth = world.truth(one, event, world.last)._replace(readable=readable)
-        if world.model.counts(truth):
-            return
-        data = codec.encode(one) if readable else b"{"
-        world.store(subject(event), data, header_block(expect_headers(world.last, SCOPE)), truth)
+        for event in events:
+            expected = max(world.last - behind, 0)
+            one = self._forgery(event, max(world.model.hold + offset, 0), later, writer)
+            truth = world.truth(one, event, expected)._replace(readable=readable)
+            if world.model.counts(truth):
+                continue
+            data = codec.encode(one) if readable else b"{"
+            world.store(subject(event), data, header_block(expect_headers(expected, SCOPE)), truth)
 
-    def _forgery(self, event: str, hold: int, later: int = 1) -> Any:
-        fields: dict[str, Any] = {}
+    def _forgery(self, event: str, hold: int, later: int = 1, writer: str = "a9") -> Any:
+        fields: dict[str, Any] = {"writer": writer}
         if event in ("dispatched", "waiting", "cancelled", "expired"):
             fields["attempt"] = max(self.world.model.attempt + later, 1)
-        plain = entry(event, writer="a9", **fields)
-        if hasattr(plain, "hold"):
-            return entry(event, writer="a9", hold=hold, **fields)
-        return plain
+        plain = entry(event, **fields)
+        return entry(event, hold=hold, **fields) if hasattr(plain, "hold") else plain
 
     # what holds after every step
 
@@ -304,6 +311,7 @@ class TaskLife(RuleBasedStateMachine):
     def the_fold_says_what_the_model_says(self) -> None:
         model, seen = self.world.model, self.world.seen
         assert (model.state, model.hold, model.holder) == (seen.state, seen.hold, seen.holder)
+        assert model.cancelling == (seen.cancelling.reason if seen.cancelling else "")
         assert (model.attempt, model.failures, model.undos, model.live) == (
             seen.attempt,
             seen.failures,
@@ -328,6 +336,7 @@ class TaskLife(RuleBasedStateMachine):
     def attempts_strictly_increase(self) -> None:
         attempts = self.world.model.attempts
         assert attempts == list(range(1, len(attempts) + 1))
+        assert self.world.model.failures <= self.most_failures
 
     @invariant()
     def every_open_task_has_somebody_who_moves_it(self) -> None:

@@ -117,7 +117,8 @@ class Announcer:
                         await self._stirred.wait()
             self._stirred.clear()
             if not self._due:
-                await asyncio.sleep(min(LOOK, left))  # many changes make one announcement
+                # many changes make one announcement
+                await asyncio.sleep(max(0, min(LOOK, until - loop.time())))
             if self._long_running() != self._shown:
                 return
 

@@ -113,6 +113,18 @@ class Work:
         config["filter_subject"] = subjects.lane_filter(capability, pool, priority)
         await ensure_consumer(self._link, LEDGER, config)
 
+    async def lanes(self) -> list[str]:
+        """Names of all lanes' consumers. Raises Unavailable."""
+        found: list[str] = []
+        while True:
+            answer = await self._link.asking.api(
+                f"CONSUMER.NAMES.{LEDGER}", {"offset": len(found)}
+            )
+            page: list[str] = answer.get("consumers") or []
+            found += page
+            if not page or len(found) >= answer.get("total", 0):
+                return [name for name in found if subjects.parse_lane(name)]
+
     async def ensure_intake(
         self, name: str, filters: Iterable[str], *, timers: bool = False
     ) -> None:

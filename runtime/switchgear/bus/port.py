@@ -72,7 +72,9 @@ class Delivery(Protocol):
     """A message that a consumer handed over. Settle it once; all four verbs are sent without waiting."""
 
     @property
-    def stored(self) -> Stored: ...
+    def stored(self) -> Stored:
+        """The message, and what the broker vouches for."""
+        ...
 
     @property
     def deliveries(self) -> int:
@@ -80,12 +82,25 @@ class Delivery(Protocol):
         ...
 
     @property
-    def ack_subject(self) -> str: ...
+    def ack_subject(self) -> str:
+        """Where settling verbs for this delivery go, from whatever connection."""
+        ...
 
-    def ack(self) -> None: ...
-    def nak(self, delay: timedelta | None = None) -> None: ...
-    def in_progress(self) -> None: ...
-    def term(self) -> None: ...
+    def ack(self) -> None:
+        """Done: never again."""
+        ...
+
+    def nak(self, delay: timedelta | None = None) -> None:
+        """Hand it to somebody again, at once or after the delay."""
+        ...
+
+    def in_progress(self) -> None:
+        """Extend the lease by the consumer's `ack_wait`."""
+        ...
+
+    def term(self) -> None:
+        """Never again, though not done."""
+        ...
 
 
 class Pulls(Protocol):
@@ -101,6 +116,10 @@ class Work(Protocol):
 
     async def ensure_lane(self, capability: str, pool: str, priority: str) -> None:
         """Create the lane's consumer if it is missing (coordinators)."""
+        ...
+
+    async def lanes(self) -> list[str]:
+        """Names of all lanes' consumers (coordinators)."""
         ...
 
     async def ensure_intake(
@@ -146,7 +165,9 @@ class Consuming(Protocol):
 class Core(Protocol):
     """Core messages: at most once, stored nowhere."""
 
-    def publish(self, subject: str, data: bytes) -> None: ...
+    def publish(self, subject: str, data: bytes) -> None:
+        """Send without waiting; lost when nobody listens."""
+        ...
 
     async def request(self, subject: str, data: bytes, *, timeout: timedelta) -> bytes:
         """One answer. Raises Unavailable when nobody listens or nobody answers in time."""
@@ -154,7 +175,9 @@ class Core(Protocol):
 
     async def subscribe(
         self, subject: str, receive: Callable[[Message], None], *, queue: str = ""
-    ) -> Subscription: ...
+    ) -> Subscription:
+        """Hear a subject. Of those with the same `queue` one hears each message. `receive` must not block."""
+        ...
 
 
 class Message(NamedTuple):
@@ -167,7 +190,11 @@ class Message(NamedTuple):
 
 
 class Subscription(Protocol):
-    async def unsubscribe(self) -> None: ...
+    """Interest in a subject."""
+
+    async def unsubscribe(self) -> None:
+        """Hear no more."""
+        ...
 
 
 class Announced(NamedTuple):
@@ -183,8 +210,13 @@ class Announced(NamedTuple):
 class Announcements(Protocol):
     """The registry's stream: one message a subject, gone when its TTL ends."""
 
-    async def put(self, subject: str, data: bytes, *, ttl: timedelta) -> None: ...
-    async def remove(self, subject: str) -> None: ...
+    async def put(self, subject: str, data: bytes, *, ttl: timedelta) -> None:
+        """Announce; gone after the TTL (whole seconds) unless put again."""
+        ...
+
+    async def remove(self, subject: str) -> None:
+        """Leave: watchers hear of it at once."""
+        ...
 
     async def watch(self, receive: Callable[[Announced], None]) -> Consuming:
         """What is there now, then every change, in order; returns when what was there has been received.
@@ -209,7 +241,9 @@ class Timers(Protocol):
         """Subjects of the timers under this filter."""
         ...
 
-    async def disarm(self, timer: str) -> None: ...
+    async def disarm(self, timer: str) -> None:
+        """Forget the timer; only for ended tasks, never relied upon (rule 11)."""
+        ...
 
 
 class Blobs(Protocol):
@@ -246,28 +280,42 @@ class Bus(Protocol):
         ...
 
     @property
-    def ledger(self) -> Ledger: ...
+    def ledger(self) -> Ledger:
+        """The ledger's stream."""
+        ...
 
     @property
-    def work(self) -> Work: ...
+    def work(self) -> Work:
+        """Lanes and intakes."""
+        ...
 
     @property
-    def core(self) -> Core: ...
+    def core(self) -> Core:
+        """Core messages."""
+        ...
 
     @property
-    def announcements(self) -> Announcements: ...
+    def announcements(self) -> Announcements:
+        """The registry's stream."""
+        ...
 
     @property
-    def timers(self) -> Timers: ...
+    def timers(self) -> Timers:
+        """Durable timers."""
+        ...
 
     @property
-    def blobs(self) -> Blobs: ...
+    def blobs(self) -> Blobs:
+        """The object store."""
+        ...
 
     async def ensure_streams(self) -> None:
         """Create or upgrade the streams (coordinators). Raises ServerUnfit."""
         ...
 
-    async def facts(self) -> ServerFacts: ...
+    async def facts(self) -> ServerFacts:
+        """What the broker says of itself, now. Raises Unavailable."""
+        ...
 
     def on_reconnect(self, heard: Callable[[], None]) -> None:
         """Call `heard` after each reconnect: time to read what may have been missed."""

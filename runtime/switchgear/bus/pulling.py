@@ -234,7 +234,8 @@ class Pulling:
 
     async def _exists(self) -> bool:
         try:
-            await self._link.asking.api(f"CONSUMER.INFO.{self.stream}.{self.consumer}")
+            subject = f"CONSUMER.INFO.{self.stream}.{self.consumer}"
+            await self._link.asking.api(subject, seconds=LONGEST_PAUSE)
         except ApiError as error:
             # Others, such as a cluster without a leader, say nothing about the consumer.
             if error.number in MISSING:

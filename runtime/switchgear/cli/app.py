@@ -178,7 +178,10 @@ def build() -> App:
         result_action="return_value",
         default_parameter=Parameter(negative_iterable="", negative_bool=""),
     )
-    groups = {name: App(name=name, help=text) for name, text in GROUPS.items()}
+    groups = {
+        name: App(name=name, help=text, help_epilogue=_group_epilogue(name))
+        for name, text in GROUPS.items()
+    }
     for command in COMMANDS:
         group, _, name = command.path.rpartition(" ")
         (groups[group] if group else root).command(
@@ -199,6 +202,10 @@ def epilogue(examples: tuple[str, ...]) -> str:
     """The examples of a command's help."""
     head = "Example" if len(examples) == 1 else "Examples"
     return f"{head}:\n" + "\n".join(f"  {example}" for example in examples)
+
+
+def _group_epilogue(group: str) -> str:
+    return epilogue(tuple(one.examples[0] for one in COMMANDS if one.path.startswith(f"{group} ")))
 
 
 app = build()

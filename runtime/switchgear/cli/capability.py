@@ -53,7 +53,9 @@ async def _show(name: str, common: Common) -> int:
     if not found:
         fix = "`switchgear capability ls` lists what is offered now"
         raise suggest.unknown("capability", name, (row.offer.name for row in rows), fix=fix)
-    found.sort(key=lambda row: [int(part) for part in row.offer.version.split(".") if part.isdigit()])
+    found.sort(
+        key=lambda row: [int(part) for part in row.offer.version.split(".") if part.isdigit()]
+    )
     found.reverse()
 
     def draw() -> Any:

@@ -27,9 +27,7 @@ def save(name: str, /, *, principal: str | None = None, common: Common = COMMON)
         raise UsageError(
             f"{principal!r} cannot be a principal", fix="use 1 to 64 letters, digits, - and _"
         )
-    saved = msgspec.structs.replace(
-        found, principal=principal or found.principal, context=""
-    )
+    saved = msgspec.structs.replace(found, principal=principal or found.principal, context="")
     path = settings.save(name, saved)
     common.output.put(
         "context",

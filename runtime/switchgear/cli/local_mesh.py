@@ -108,7 +108,11 @@ class LocalMesh:
         self.supervisor.hurry()
 
     def _programs(self) -> Iterator[Program]:
-        environment = {"SWITCHGEAR_URL": self.url, "SWITCHGEAR_CONTEXT": "", "PYTHONUNBUFFERED": "1"}
+        environment = {
+            "SWITCHGEAR_URL": self.url,
+            "SWITCHGEAR_CONTEXT": "",
+            "PYTHONUNBUFFERED": "1",
+        }
         # -P: a module of the working directory must not shadow one that a service needs.
         service = (sys.executable, "-P", "-m", "switchgear.cli")
         history = str(self.state / "history.sqlite")
@@ -153,10 +157,10 @@ class LocalMesh:
         """Raise UsageError for a program that cannot work as written: it is better told at once."""
         for child in self.supervisor.children.values():
             if child.state == "refused":
+                why, fix = self._told(child)
+                log = f"its output is in {self.supervisor.log_path(child.program.name)}"
                 raise UsageError(
-                    f"{_shown(child, self._names)} cannot be run",
-                    why=self._told(child),
-                    fix=f"its output is in {self.supervisor.log_path(child.program.name)}",
+                    f"{_shown(child, self._names)} cannot be run", why=why, fix=fix or log
                 )
 
     def _missing(self) -> str:
@@ -168,15 +172,19 @@ class LocalMesh:
         ]
         return "; ".join(found) or "somebody does not answer"
 
-    def _told(self, child: Child) -> str:
-        """What a program said before it gave up: the lines from its error's code on."""
+    def _told(self, child: Child) -> tuple[str, str]:
+        """Why a program gave up, and what mends it: the last error in its log."""
         try:
             text = self.supervisor.log_path(child.program.name).read_text("utf-8", "replace")
         except OSError:
-            return child.last_words
-        lines = [line.strip() for line in text.splitlines()[-4:]]
-        start = next((at for at, line in enumerate(lines) if line.startswith("SG")), 0)
-        return "; ".join(line for line in lines[start:] if line)
+            return child.last_words, ""
+        lines = [line.strip() for line in text.splitlines()]
+        at = max((at for at, line in enumerate(lines) if line.startswith("SG")), default=-1)
+        if at < 0:
+            return child.last_words, ""
+        parts = dict(line.split(": ", 1) for line in lines[at:] if ": " in line)
+        why = f"; {parts['why']}" if "why" in parts else ""
+        return lines[at] + why, parts.get("fix", "")
 
     async def _keep_server(self) -> None:
         """Start the server again when it dies; clients come back by themselves."""

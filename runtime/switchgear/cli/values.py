@@ -73,9 +73,7 @@ def task_input(text: str) -> Any:
     try:
         return msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(
-            f"{source} is no JSON", why=str(error), fix=_json_fix(text)
-        ) from error
+        raise UsageError(f"{source} is no JSON", why=str(error), fix=_json_fix(text)) from error
 
 
 def agent_path(text: str) -> tuple[str, str]:

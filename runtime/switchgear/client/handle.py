@@ -114,9 +114,9 @@ class TaskHandle(Generic[Out]):
                 f"{self.capability} task {self.id} did not end within {timeout}"
             ) from None
 
-    async def ended(self) -> None:
-        """Wait for the end, whatever it is."""
-        await asyncio.shield(self._ending())
+    async def ended(self) -> int:
+        """Wait for the end, whatever it is; returns its place in the ledger."""
+        return (await asyncio.shield(self._ending())).last_valid
 
     def _ending(self) -> asyncio.Future[History]:
         if self._ended is None:

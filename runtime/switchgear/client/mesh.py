@@ -165,19 +165,22 @@ class Mesh:
     ) -> AsyncIterator[TaskHandle[T]]:
         """The handles in the order in which their tasks end. Raises WaitTimeout."""
         waits = {asyncio.create_task(self._ended(task)): task for task in tasks}
-        limit = timeout.total_seconds() if timeout else None
-        loop = asyncio.get_running_loop()
-        until = None if limit is None else loop.time() + limit
+        ended: asyncio.Queue[asyncio.Task[int]] = asyncio.Queue()
+        for one in waits:
+            one.add_done_callback(ended.put_nowait)
+        until = asyncio.get_running_loop().time() + timeout.total_seconds() if timeout else None
+        left = len(waits)
         try:
-            pending = set(waits)
-            while pending:
-                left = None if until is None else max(until - loop.time(), 0)
-                done, pending = await asyncio.wait(
-                    pending, timeout=left, return_when=asyncio.FIRST_COMPLETED
-                )
-                if not done:
-                    raise WaitTimeout(f"{len(pending)} tasks did not end within {timeout}")
-                for one in done:
+            while left:
+                try:
+                    async with asyncio.timeout_at(until):
+                        batch = [await ended.get()]
+                except TimeoutError:
+                    raise WaitTimeout(f"{left} tasks did not end within {timeout}") from None
+                while not ended.empty():
+                    batch.append(ended.get_nowait())
+                left -= len(batch)
+                for one in sorted(batch, key=lambda one: 0 if one.cancelled() else one.result()):
                     yield waits[one]
         finally:
             for one in waits:
@@ -334,9 +337,11 @@ class Mesh:
         self.watch.read(followed)
 
     @staticmethod
-    async def _ended(task: TaskHandle[Any]) -> None:
+    async def _ended(task: TaskHandle[Any]) -> int:
+        """Where in the ledger the task ended; 0 where that cannot be told."""
         with contextlib.suppress(SwitchgearError):
-            await task.ended()
+            return await task.ended()
+        return 0
 
 
 def _pass_on(done: asyncio.Future[None], to: asyncio.Future[None]) -> None:

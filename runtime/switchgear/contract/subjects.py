@@ -46,6 +46,7 @@ TRANSITION_FILTERS = (
     "sg.task.*.*.*.cancel-requested",
 )
 
+_LANE = ("capability", "pool", "priority")
 _TASK = re.compile(
     rf"sg\.task\.({TOKEN})\.({TOKEN})\.({TOKEN})\.(?:dispatched\.({TOKEN})\.(high|normal|low)"
     "|(submitted|rejected|taken-over|released|checkpoint|waiting|signalled|attempt-failed"
@@ -157,6 +158,13 @@ def lane_filter(capability: str, pool: str, priority: str) -> str:
 def lane_consumer(capability: str, pool: str, priority: str) -> str:
     """The name of a lane's durable consumer; `=` stands in no token, so names cannot collide."""
     return f"lane={capability}={pool}={priority}"
+
+
+def parse_lane(consumer: str) -> tuple[str, str, str] | None:
+    """Capability, pool and priority of a lane's consumer; None for any other name."""
+    kind, _, rest = consumer.partition("=")
+    parts = rest.split("=")
+    return (parts[0], parts[1], parts[2]) if kind == "lane" and len(parts) == len(_LANE) else None
 
 
 def timer(task_scope: str, kind: str) -> str:

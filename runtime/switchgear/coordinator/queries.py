@@ -124,9 +124,7 @@ class Queries:
             )
         scope = subjects.parse_task(tail.subject).scope
         history = await reading.history_up_to(self._bus.ledger, scope, tail)
-        return explain.explain(
-            history, self._registry.table, self._registry.runner(query.task)
-        )
+        return explain.explain(history, self._registry.table, self._registry.runner(query.task))
 
     async def _drain(self, principal: str, query: DrainQuery) -> Drained:
         del principal

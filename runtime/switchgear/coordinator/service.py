@@ -19,6 +19,7 @@ from switchgear.clock import SYSTEM, Clock, milliseconds
 from switchgear.contract import codec, subjects
 from switchgear.contract.queries import Cancel
 from switchgear.coordinator import reading, schemas
+from switchgear.coordinator.lanes import LaneWatch
 from switchgear.coordinator.queries import Queries
 from switchgear.errors import ProtocolError, SwitchgearError
 from switchgear.lifecycle import coordination
@@ -49,6 +50,7 @@ class Coordinator:
         self._clock = clock
         self.registry = RegistryWatch(bus, clock, self._offered)
         self._queries = Queries(bus, self.registry)
+        self._lanes = LaneWatch(bus.work, self.registry, clock, self._emptied)
         self._consuming: list[Consuming] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -68,10 +70,12 @@ class Coordinator:
             work.consume("intake-transitions", self._transition, in_flight=IN_FLIGHT),
             work.consume("intake-due", self._due, in_flight=IN_FLIGHT, timers=True),
         ]
+        self._lanes.start()
         log.info("coordinator.ready %s", self._bus.name)
 
     async def stop(self) -> None:
         """Take nothing new, finish what is in hand for a moment, leave the rest to the other replicas."""
+        await self._lanes.stop()
         await asyncio.gather(*(consuming.end() for consuming in self._consuming))
         await self._queries.stop()
         if self._tasks:
@@ -139,6 +143,12 @@ class Coordinator:
             delivery.ack()
             return None
 
+    async def _emptied(self, delivery: Delivery) -> None:
+        """A delivery from the lane of a pool that is gone."""
+        subject = self._subject(delivery)
+        if subject is not None:
+            await self._guarded(self._settle(subject.scope, delivery, lane_gone=True))
+
     def _offered(self, capabilities: set[str]) -> None:
         """Somebody new offers these: wake who waits for them."""
         for capability in capabilities:
@@ -154,16 +164,25 @@ class Coordinator:
         *,
         due: str = "",
         rechecks: int = 0,
+        lane_gone: bool = False,
     ) -> None:
-        """Bring this task as far as a coordinator can, then ack the delivery that asked for it."""
+        """Bring this task as far as a coordinator can, then ack the delivery that asked for it.
+
+        `lane_gone`: the delivery was pulled from a lane whose pool is gone, to be placed anew.
+        """
         ledger = self._bus.ledger
         if history is None and delivery.stored.subject.startswith("sg.task."):
             history = await reading.history_up_to(ledger, scope, delivery.stored)
         for _ in range(TRIES):
             if history is None:
                 history = await reading.history_now(ledger, scope)
+            if lane_gone and history.live_dispatch != delivery.stored.sequence:
+                delivery.ack()
+                return
             seen = self.registry.table.version
-            decision = self._decide(history, await self._input(history), due, rechecks)
+            decision = self._decide(
+                history, await self._input(history), due, rechecks, lane_gone=lane_gone
+            )
             await self._arm(scope, decision)
             if decision.entry is None:
                 self._tell(history, decision)
@@ -180,7 +199,13 @@ class Coordinator:
         log.error("coordinator.unsettled %s after %d tries", scope, TRIES)
 
     def _decide(
-        self, history: History, data: bytes, due: str = "", rechecks: int = 0
+        self,
+        history: History,
+        data: bytes,
+        due: str = "",
+        rechecks: int = 0,
+        *,
+        lane_gone: bool = False,
     ) -> coordination.Decision:
         now = self._clock.now()
         table = self.registry.table
@@ -192,6 +217,7 @@ class Coordinator:
             due=due,
             rechecks=rechecks,
             last_offered=table.last_offered(capability),
+            lane_gone=lane_gone,
             settling_until=table.is_settling(now),
         )
         stamp = coordination.Stamp(ids.new_id(milliseconds(now)), self._bus.name, now)

@@ -49,6 +49,8 @@ class View(NamedTuple):
     """Re-checks of this wait so far."""
     last_offered: str = ""
     """Who offered the capability last and until when, for people; empty where unknown."""
+    lane_gone: bool = False
+    """The task's pool has been gone for so long that its lane is emptied (rule 16)."""
     settling_until: datetime | None = None
     """Until then nobody counts as absent: the reader or the broker has just come back (rule 15)."""
 
@@ -89,6 +91,8 @@ def decide(history: History, view: View, stamp: Stamp) -> Decision:
     if deadline is not None and history.position != "queued" and stamp.now >= deadline:
         return _past_deadline(history, stamp, deadline)
     if history.position in ("held", "loose"):
+        if view.lane_gone:
+            return _place(history, view, stamp)
         # A deadline's timer that fired early is spent, so it is armed again (rule 11).
         return Decision(
             "nothing to do: an agent holds the task, or its lane offers it",

@@ -155,6 +155,10 @@ class MemoryBroker:
         """The durable consumer of this name."""
         return self._consumers.get((stream.name, name))
 
+    def consumer_names(self) -> list[str]:
+        """Names of all consumers of the ledger."""
+        return [name for stream, name in self._consumers if stream == self.ledger.name]
+
     def pull(self, stream: Stream, name: str, waiting: Pull) -> None:
         """Let a pull wait on a consumer, from its creation on if there is none yet."""
         consumer = self.consumer(stream, name)

@@ -6,7 +6,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from switchgear.contract.stored import Stored, expect_headers, header_block
-from switchgear.contract.subjects import lane_consumer, lane_filter
+from switchgear.contract.subjects import lane_consumer, lane_filter, parse_lane
 from switchgear.errors import NotFound, OutcomeUnknown, ProtocolError, Unavailable
 from switchgear.testing.memory_broker import MAX_PAYLOAD
 from switchgear.testing.memory_consumer import Handed, MemoryDelivery, Pull
@@ -119,6 +119,11 @@ class MemoryWork:
         name = lane_consumer(capability, pool, priority)
         filters = (lane_filter(capability, pool, priority),)
         self._broker.ensure_consumer(self._broker.ledger, name, filters, lane=True)
+
+    async def lanes(self) -> list[str]:
+        """Names of all lanes' consumers."""
+        await self._link.turn()
+        return [name for name in self._broker.consumer_names() if parse_lane(name)]
 
     async def ensure_intake(
         self, name: str, filters: Iterable[str], *, timers: bool = False

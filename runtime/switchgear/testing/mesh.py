@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from switchgear.client.mesh import Mesh
-from switchgear.contract import entries, subjects
+from switchgear.contract import entries
 from switchgear.contract.capability import reference
 from switchgear.coordinator.service import Coordinator
 from switchgear.errors import UsageError
@@ -154,7 +154,7 @@ class MemoryMesh(Mesh):
     async def _send(
         self,
         wanted: AnyCapability,
-        input: Any,  # noqa: A002  # as the mesh's own
+        input: Any,  # as the mesh's own
         key: str | None,
         options: submission.Options,
     ) -> tuple[TaskHandle[Any], asyncio.Future[None]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from switchgear.contract.capability import Capability, reference
+from switchgear.contract.capability import AnyCapability, Capability, reference
 from switchgear.errors import UsageError
 
 
@@ -23,7 +23,7 @@ def test_a_name_alone_refers_to_an_untyped_capability() -> None:
     """And a capability to itself."""
     typed = Capability("search", str, int, version="1.2")
     assert reference(typed) is typed
-    untyped = reference("search")
+    untyped: AnyCapability = reference("search")
     assert (untyped.name, untyped.input, untyped.output, untyped.version) == (
         "search",
         object,

@@ -75,7 +75,6 @@ def test_filters_and_names_are_spelled_as_the_protocol_says() -> None:
     scope = subjects.scope("review", "alice", "t1")
     assert subjects.live("alice") == "sg.live.*.alice.>"
     answers = subjects.live_answers("alice")
-    assert len(answers) == len(PLAIN_EVENTS)
     assert "sg.live.*.alice.*.completed" in answers
     assert "sg.live.*.alice.*.dispatched.>" in answers
     assert "sg.live.*.alice.*.submitted" not in answers

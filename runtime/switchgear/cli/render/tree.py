@@ -47,7 +47,10 @@ def line(node: Node, now: datetime, width: int) -> Text:
         "  ",
         (node.agent, "dim"),
         "  " if node.agent else "",
-        (words.one_line(node.message, _MESSAGE) if node.ended is None or not _done(node) else "", ""),
+        (
+            words.one_line(node.message, _MESSAGE) if node.ended is None or not _done(node) else "",
+            "",
+        ),
         no_wrap=True,
         overflow="ellipsis",
     )

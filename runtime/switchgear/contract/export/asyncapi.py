@@ -61,13 +61,26 @@ class Use(NamedTuple):
 def channels() -> dict[str, Channel]:
     """Every subject pattern of the protocol, by name."""
     found = {f"task-{event}": _ledger(event) for event in ENTRIES}
-    entries = tuple(message.name for message in catalog.ENTRY_MESSAGES)
-    plain = tuple(name for name in entries if name != "dispatched")
-    found |= {
+    found |= _streamed()
+    found |= _told()
+    for verb in catalog.VERBS:
+        found[f"api-{verb.name}"] = Channel(
+            subjects.api(verb.name, "{principal}"),
+            f"Questions for the {verb.by}; one request, one answer.",
+            (verb.query.name,),
+        )
+    answers = tuple(dict.fromkeys(verb.answer.name for verb in catalog.VERBS))
+    found["answers"] = Channel(None, "The inbox that a request names.", (*answers, "problem"))
+    return found
+
+
+def _streamed() -> dict[str, Channel]:
+    """What accompanies the ledger: its republished entries, timers, announcements."""
+    return {
         "live": Channel(
             subjects.live_task(f"{_SCOPE[:-1]}{{event}}"),
             "Entries as they are stored, republished by the server; stored nowhere.",
-            plain,
+            tuple(event for event in ENTRIES if event != "dispatched"),
         ),
         "live-dispatched": Channel(
             subjects.live_task(subjects.dispatched(_SCOPE, "{pool}", "{priority}")),
@@ -89,6 +102,12 @@ def channels() -> dict[str, Channel]:
             "What an instance says of itself, in SG_REGISTRY; gone when its TTL ends.",
             ("announcement",),
         ),
+    }
+
+
+def _told() -> dict[str, Channel]:
+    """Core messages that nobody asks for."""
+    return {
         "control": Channel(
             subjects.control("{agent}", "{instance}"), "Commands for one instance.", ("command",)
         ),
@@ -101,15 +120,6 @@ def channels() -> dict[str, Channel]:
             subjects.progress(_SCOPE), "Newest progress of a running task.", ("progress",)
         ),
     }
-    for verb in catalog.VERBS:
-        found[f"api-{verb.name}"] = Channel(
-            subjects.api(verb.name, "{principal}"),
-            f"Questions for the {verb.by}; one request, one answer.",
-            (verb.query.name,),
-        )
-    answers = tuple(dict.fromkeys(verb.answer.name for verb in catalog.VERBS))
-    found["answers"] = Channel(None, "The inbox that a request names.", (*answers, "problem"))
-    return found
 
 
 def _ledger(event: str) -> Channel:

@@ -170,6 +170,11 @@ def _lives() -> list[Case]:
         .add("checkpoint", counts=False, hold=104, writer="a-1")
         .add("completed", hold=104, writer="a-2")
         .end("completed"),
+    ]
+
+
+def _stops() -> list[Case]:
+    return [
         _opened("released", "What is handed back is continued by a take-over only.")
         .add("released", **BY_FIRST)
         .add("completed", counts=False, **BY_FIRST)
@@ -327,7 +332,7 @@ def _bodies() -> list[Case]:
 
 def histories() -> dict[str, Any]:
     """histories.json: all cases."""
-    cases = [*_lives(), *_orders(), *_claims(), *_forgeries(), *_bodies()]
+    cases = [*_lives(), *_stops(), *_orders(), *_claims(), *_forgeries(), *_bodies()]
     return {
         "description": TEXT,
         "scope": SCOPE,
