@@ -9,8 +9,6 @@ from typing import Final, NamedTuple
 
 from cyclopts import App, Parameter
 
-from switchgear import __version__
-
 HERE: Final = "switchgear.cli"
 
 
@@ -174,7 +172,7 @@ def build() -> App:
         help_format="plaintext",
         help_epilogue="Start here:\n  switchgear dev          a mesh for development\n"
         "  switchgear doctor       what is wrong, and how to mend it",
-        version=f"switchgear {__version__}",
+        version=_version,
         result_action="return_value",
         default_parameter=Parameter(negative_iterable="", negative_bool=""),
     )
@@ -192,10 +190,17 @@ def build() -> App:
         )
     for group in groups.values():
         root.command(group)
-    root.register_install_completion_command(
+    root.register_install_completion_command(  # pyright: ignore[reportUnknownMemberType] - untyped **kwargs
         help="Install completion for bash, zsh or fish.", help_flags=["--help", "-h"]
     )
     return root
+
+
+def _version() -> str:
+    # Read only when asked for: it costs as much as the parser.
+    from importlib.metadata import version
+
+    return f"switchgear {version('switchgear')}"
 
 
 def epilogue(examples: tuple[str, ...]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, Literal, NamedTuple
 
-from switchgear.cli.render import words
+from switchgear.cli import words
 from switchgear.errors import SwitchgearError
 
 Verdict = Literal["ok", "warn", "fail"]

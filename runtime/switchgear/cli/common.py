@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -83,7 +83,7 @@ def locate(common: Common) -> Located:
 
 
 @asynccontextmanager
-async def joined(common: Common) -> AsyncIterator[Mesh]:
+async def joined(common: Common) -> AsyncGenerator[Mesh]:
     """The mesh of the settings in force. Raises Unavailable, ServerUnfit, ClearTextRefused."""
     from switchgear.client.connect import Connection
 

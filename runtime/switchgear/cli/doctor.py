@@ -85,7 +85,7 @@ def _installation() -> list[Check]:
     except SwitchgearError as missing_binary:
         error = missing_binary
     return [
-        checks.python(tuple(sys.version_info)),
+        checks.python(sys.version_info[:3]),
         checks.extras(missing),
         checks.binary(path, error),
     ]

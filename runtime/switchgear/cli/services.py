@@ -60,7 +60,7 @@ def load_agent(path: str) -> Agent:
     from switchgear.errors import UsageError
 
     name, attribute = values.agent_path(path)
-    here = os.getcwd()
+    here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
     try:

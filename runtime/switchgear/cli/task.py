@@ -16,7 +16,7 @@ StateName = Literal[
 ]  # fmt: skip
 
 
-def submit(
+def submit(  # noqa: PLR0913 - one parameter an option
     capability: str,
     input: Annotated[str, Parameter(allow_leading_hyphen=True)] = "null",
     /,

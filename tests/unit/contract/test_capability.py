@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
 from switchgear.contract.capability import AnyCapability, Capability, reference
@@ -23,7 +25,7 @@ def test_a_name_alone_refers_to_an_untyped_capability() -> None:
     """And a capability to itself."""
     typed = Capability("search", str, int, version="1.2")
     assert reference(typed) is typed
-    untyped: AnyCapability = reference("search")
+    untyped = cast("AnyCapability", reference("search"))
     assert (untyped.name, untyped.input, untyped.output, untyped.version) == (
         "search",
         object,

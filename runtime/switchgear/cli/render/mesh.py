@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from switchgear.cli.render import words
+from switchgear.cli import words
 from switchgear.cli.render.tables import pairs, table, word
 
 if TYPE_CHECKING:

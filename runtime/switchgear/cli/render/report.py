@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from switchgear.cli.render import words
+from switchgear.cli import words
 from switchgear.cli.render.tables import table, word
 from switchgear.cli.report import grouped
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 from rich.tree import Tree
 
-from switchgear.cli.render import words
+from switchgear.cli import words
 
 if TYPE_CHECKING:
     from switchgear.cli.run_tree import Node, RunTree, Seen
 
 _BAR = 12
 _MESSAGE = 48
-_SIGNS = {"completed": "✓", "rejected": "✗", "dead": "✗", "expired": "✗", "cancelled": "–"}
+_SIGNS = {"completed": "✓", "rejected": "✗", "dead": "✗", "expired": "✗", "cancelled": "-"}
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
 

@@ -1,0 +1,30 @@
+"""Documents say what the code says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from switchgear import errors
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+def test_every_error_code_stands_on_the_reference_page() -> None:
+    """A code that a user meets can be looked up, with its meaning."""
+    page = (ROOT / "docs/reference/errors.md").read_text(encoding="utf-8")
+    known = {kind.code: kind.__name__ for kind in errors.all_errors() if kind.__module__ == errors.__name__}
+    tables = {**errors.PROTOCOL_CODES, **errors.REJECTIONS, **errors.FAILURES}
+    missing = [code for code, name in known.items() if f"| {code} | `{name}` |" not in page]
+    missing += [code for code in tables if f"| {code} | " not in page]
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    """A relative link names a file or folder of the repository."""
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
