@@ -1,9 +1,13 @@
 """`python -m benchmarks`: measure, print a table, write build/bench.json."""
 
 import argparse
+import asyncio
+import signal
 import sys
 import time
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -11,6 +15,8 @@ from benchmarks import finished, rates, starting
 from benchmarks.results import Results, table
 from benchmarks.sides import ROOT, Product, Window, empty_home
 from switchgear.loop import run
+
+T = TypeVar("T")
 
 PARTS = ("rates", "starting", "imports", "finished")
 ROLES = ("client", "coordinator", "agent")
@@ -57,6 +63,13 @@ async def measure(parts: list[str], plan: Plan, home: Path) -> Results:
     return results
 
 
+async def stoppable(work: Coroutine[Any, Any, T]) -> T:
+    """Cancel the work on SIGTERM, so that no process of it stays behind."""
+    task = asyncio.ensure_future(work)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await task
+
+
 async def profile(role: str, home: Path) -> None:
     """Run the product alone; the role prints its profile when it ends."""
     side = Product(home, role)
@@ -73,14 +86,14 @@ def main() -> None:
     options = arguments(sys.argv[1:])
     with empty_home() as home:
         if options.profile:
-            run(profile(options.profile, home))
+            run(stoppable(profile(options.profile, home)))
             return
         plan = QUICK if options.quick else FULL
         if options.rounds:
             plan = msgspec.structs.replace(plan, rounds=options.rounds)
         parts = options.only or [part for part in PARTS if part != "finished" or not options.quick]
         began = time.monotonic()
-        results = run(measure(parts, plan, home))
+        results = run(stoppable(measure(parts, plan, home)))
     print("\n".join(table(results)))
     out: Path = options.out
     out.parent.mkdir(parents=True, exist_ok=True)

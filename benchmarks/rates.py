@@ -102,6 +102,8 @@ def _summarise(results: Results, rates: Rates, *, public: bool) -> None:
         put(f"serial_p50_ratio{suffix}", paired(middles("product"), middles(other)))
     for side, prefix in (("product", ""), ("bare", "bare_")):
         put(f"{prefix}serial_p99_ms", median(rate.p99_s for rate in rates[side, 1]) * 1e3)
+        spent = median(sum(rate.cpu_us.values()) for rate in rates[side, 256])
+        put(f"{prefix}cpu_us_per_task", spent)
         for name in ("client", "coordinator", "agent", "server"):
             spent = median(rate.cpu_us[name] for rate in rates[side, 256])
             put(f"{prefix}cpu_us_per_task_{name}", spent)

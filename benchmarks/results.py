@@ -31,11 +31,13 @@ class Results(msgspec.Struct, kw_only=True):
     throughput_ratio_256_public: float | None = None
     throughput_ratio_1024_public: float | None = None
     serial_p50_ratio_public: float | None = None
+    cpu_us_per_task: float | None = None
+    """Microseconds of all four processes, 256 in flight."""
     cpu_us_per_task_client: float | None = None
-    """Microseconds, 256 in flight."""
     cpu_us_per_task_coordinator: float | None = None
     cpu_us_per_task_agent: float | None = None
     cpu_us_per_task_server: float | None = None
+    bare_cpu_us_per_task: float | None = None
     bare_cpu_us_per_task_client: float | None = None
     bare_cpu_us_per_task_coordinator: float | None = None
     bare_cpu_us_per_task_agent: float | None = None

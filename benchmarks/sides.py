@@ -18,6 +18,8 @@ from benchmarks.window import Rate
 from switchgear.server.embedded import EmbeddedServer
 
 ROOT = Path(__file__).parents[1]
+_NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
+"""A user's interpreter compiles once; a developer's environment may forbid it."""
 PATIENCE = 20.0
 """Seconds that a process may take beyond what it was asked to."""
 
@@ -60,8 +62,9 @@ class Product:
     @property
     def env(self) -> dict[str, str]:
         """The environment of the mesh's processes."""
+        inherited = {key: value for key, value in os.environ.items() if key != _NO_BYTECODE}
         return {
-            **os.environ,
+            **inherited,
             "SWITCHGEAR_URL": self.server.url,
             "XDG_CONFIG_HOME": str(self._home),
             "BENCH_PROFILE": self._profile,

@@ -35,12 +35,15 @@ async def first_task(home: Path, results: Results, *, tries: int) -> None:
         mesh = Mesh(await connect(side.server.url, principal=OWNER), OWNER)
         stack.push_async_callback(mesh.close)
         await mesh.start()
-        for number in range(tries):
+        for number in range(tries + 1):
             trial = Trial(side, mesh, f"ten{number}")
-            fresh.append(await trial.once("waiting"))
-            if number == 0:
+            stack.push_async_callback(trial.kill)
+            taken = await trial.once("waiting")
+            if number == 0:  # not counted: it may have had to compile what was edited
                 await asyncio.sleep(IDLE)
                 results.agent_rss_mb = trial.rss() / 1e6
+                continue
+            fresh.append(taken)
             # Killed, it stays announced for a while: the task is dispatched to a lane that nobody pulls.
             await trial.kill()
             again.append(await trial.once("held"))
@@ -80,9 +83,9 @@ class Trial:
 
     async def kill(self) -> None:
         """End the agent as a crash would."""
-        assert self._agent is not None
-        self._agent.kill()
-        await self._agent.wait()
+        if self._agent is not None and self._agent.returncode is None:
+            self._agent.kill()
+            await self._agent.wait()
 
 
 async def imports(results: Results, *, tries: int) -> None:

@@ -317,7 +317,6 @@ REJECTIONS: dict[str, tuple[str, str]] = {
     ),
     "SG1205": ("the submission cannot be read", "compare it with schemas/submitted.json"),
     "SG1206": ("the version range cannot be read", "write it like >=1.2,<2 or 1.2 or *"),
-    "SG1207": ("the parent task has ended", "submit the child while its parent runs"),
     "SG1208": ("the task is nested too deeply", "flatten the calls: 8 levels are allowed"),
     "SG1209": (
         "the retry policy cannot be used",

@@ -117,9 +117,7 @@ class Work:
         """Names of all lanes' consumers. Raises Unavailable."""
         found: list[str] = []
         while True:
-            answer = await self._link.asking.api(
-                f"CONSUMER.NAMES.{LEDGER}", {"offset": len(found)}
-            )
+            answer = await self._link.asking.api(f"CONSUMER.NAMES.{LEDGER}", {"offset": len(found)})
             page: list[str] = answer.get("consumers") or []
             found += page
             if not page or len(found) >= answer.get("total", 0):

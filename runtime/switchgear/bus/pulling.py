@@ -225,7 +225,7 @@ class Pulling:
                         log.warning("bus.consumer_missing", extra={"consumer": self.consumer})
                         await self._revive()
             except SwitchgearError as error:
-                log.info(
+                log.debug(
                     "bus.consumer_not_revived",
                     extra={"consumer": self.consumer, "error": str(error)},
                 )

@@ -163,7 +163,9 @@ class _Reader:
         except Unavailable:
             if self._link.client.is_closed:
                 raise
-            return  # an outage: the call has waited its time, and a projection has all the time there is
+            # An outage, or an election: the call has waited its time, and a projection has all the time there is.
+            self._broken = True
+            return
         self._broken = False
         self._expected = 1
         self._caught_up = not int(info["num_pending"])

@@ -6,7 +6,7 @@ release may add optional ones; anything else needs a new version `v`. Proofs tra
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Literal
 
 from msgspec import Meta, Raw, Struct
@@ -232,7 +232,7 @@ class Cancelled(Entry, frozen=True, kw_only=True, omit_defaults=True):
 class Expired(Entry, frozen=True, kw_only=True, omit_defaults=True):
     """Ended by its deadline: by its holder with `hold`, by a coordinator without."""
 
-    deadline: datetime | None = None
+    deadline: Time | None = None
     hold: Sequence = 0
     attempt: int = 0
     token_digest: Digest | None = None

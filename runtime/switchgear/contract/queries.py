@@ -168,10 +168,10 @@ class HolderQuery(Struct, frozen=True, kw_only=True):
     v: Literal[1] = 1
 
 
-class Holder(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Holder(Struct, frozen=True, kw_only=True):
     """The live instance that announces the task as running; empty for none."""
 
-    instance: str = ""
+    instance: str
 
 
 class LaneQuery(Struct, frozen=True, kw_only=True):

@@ -12,10 +12,10 @@ from switchgear.contract.subjects import TOKEN
 
 Time = Annotated[datetime, Meta(tz=True)]
 """A moment in UTC, RFC 3339 with time zone."""
-Token = Annotated[str, Meta(pattern=f"^{TOKEN}$")]
-"""A text that can stand as one token of a subject."""
+Token = Annotated[str, Meta(pattern=rf"^{TOKEN}\Z")]
+"""A text that can stand as one token of a subject. `$` would let a trailing newline pass."""
 Text = Annotated[str, Meta(max_length=limits.MAX_TEXT)]
-Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 """SHA-256 in lower-case hex."""
 Labels = Annotated[
     dict[Token, Annotated[str, Meta(max_length=limits.MAX_LABEL)]],

@@ -28,6 +28,8 @@ class Cut:
         self.connections = 0
         self.sent = b""
         """What the clients said."""
+        self.swallowed = b""
+        """What the server said while `deaf`."""
 
     async def __aenter__(self) -> Self:
         """Listen on a free port."""
@@ -74,6 +76,7 @@ class Cut:
                 if up:
                     self.sent += data
                 elif self.deaf:
+                    self.swallowed += data
                     continue
                 writer.write(data)
         except OSError:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
 
 import pytest
 
+from switchgear.bus import pulling, reading
 from switchgear.bus.connection import NatsBus, connect
 from switchgear.bus.port import Appended
+from switchgear.bus.pulling import Link
 from switchgear.contract import subjects
 from switchgear.contract.stored import Stored, expectation
 from switchgear.errors import Unavailable
 from switchgear.server import EmbeddedServer
-from tests.integration.bus.faults import PATIENCE, Cut
+from tests.integration.bus.faults import PATIENCE, Cut, until
 
 pytestmark = pytest.mark.integration
 
@@ -157,6 +160,52 @@ async def test_follow_misses_nothing_that_a_cut_swallowed(
     cut.deaf = False
     found = await next_of(batches, 3)
     assert len([one for one in found if one.subject == f"{scope[:-1]}x"]) == 3
+    await other.close()
+
+
+@pytest.mark.faults
+async def test_follow_that_begins_in_an_outage_goes_on_after_it(
+    bus: NatsBus, scope: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An election, say: nobody creates the reader's consumer for longer than a call waits."""
+    create = reading.ensure_consumer
+    failures = 2
+
+    async def failing(link: Link, stream: str, config: dict[str, Any]) -> dict[str, Any]:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise Unavailable("no leader")
+        return await create(link, stream, config)
+
+    monkeypatch.setattr(reading, "ensure_consumer", failing)
+    last = await bus.ledger.last_sequence()
+    await raw(bus, subjects.task_event(scope, "submitted"), b"NATS/1.0\r\n\r\n")
+    found = await next_of(bus.ledger.follow(last), 1)
+    assert last + 1 == found[0].sequence
+
+
+@pytest.mark.faults
+async def test_heartbeat_tells_of_what_was_swallowed(
+    cut_bus: NatsBus,
+    cut: Cut,
+    nats_server: EmbeddedServer,
+    scope: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No cut, no later message, no ack: only the heartbeat's count shows the gap."""
+    monkeypatch.setattr(pulling, "_EXPIRY", '"expires":30000000000,"idle_heartbeat":100000000}')
+    batches = cut_bus.ledger.follow(await cut_bus.ledger.last_sequence())
+    async with asyncio.timeout(PATIENCE):
+        assert await anext(batches) == []
+    cut.deaf = True
+    other = await connect(nats_server.url)
+    await other.link.publisher.publish(f"{scope[:-1]}x", "NATS/1.0\r\n\r\n", b"")
+    await until(lambda: cut.swallowed.count(scope[:-1].encode()) > 0)
+    cut.deaf = False
+    found = await next_of(batches, 1)
+    assert f"{scope[:-1]}x" in {one.subject for one in found}
+    assert cut.connections == 1
     await other.close()
 
 

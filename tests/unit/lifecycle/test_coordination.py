@@ -12,7 +12,7 @@ from switchgear.contract import codec, entries, limits, values
 from switchgear.contract.announcement import Offer
 from switchgear.errors import REJECTIONS
 from switchgear.lifecycle import admission, coordination
-from switchgear.lifecycle.coordination import Arm, Decision, Stamp, TellHolder
+from switchgear.lifecycle.coordination import Arm, Decision, TellHolder
 from tests.unit.lifecycle.script import (
     FAILURE,
     SCOPE,
@@ -169,16 +169,6 @@ def test_a_misfit_names_the_bad_field() -> None:
     entry = submitted().decide(check=misfit).entry
     assert isinstance(entry, entries.Rejected)
     assert (entry.path, entry.reason.endswith("is not a string at $.source")) == ("$.source", True)
-
-
-def test_a_child_of_an_ended_parent_is_rejected_by_who_knows_it() -> None:
-    """SG1207 needs another task's history: the shell asks for it by name."""
-    script = submitted()
-    refused = admission.refusal("SG1207")
-    assert refused == admission.Refusal("SG1207", *REJECTIONS["SG1207"])
-    decision = coordination.reject(script.history, refused, Stamp("d", "c1", T0))
-    assert parsed(decision).event == "rejected"
-    assert settled(script, decision).entry is None
 
 
 def test_good_options_are_not_refused() -> None:

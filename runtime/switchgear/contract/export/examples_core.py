@@ -115,7 +115,7 @@ def asked() -> dict[str, Struct]:
             route=ROUTE,
         ),
         "holder": queries.Holder(instance=AGENT),
-        "holder.none": queries.Holder(),
+        "holder.none": queries.Holder(instance=""),
         "holder-query": queries.HolderQuery(task=TASK),
         "lane-query": queries.LaneQuery(
             agent="check-repo", instance=AGENT, lanes=(("check-repo", "check-repo-4f1c09d2ab"),)
