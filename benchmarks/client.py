@@ -20,6 +20,9 @@ from switchgear.loop import run
 FIRST = timedelta(seconds=15)
 """How long the agent may take to join."""
 
+LAST = 3.0
+"""Seconds that calls under way may take when the window has closed."""
+
 
 async def drive(
     url: str, in_flight: int, warm_up: float, seconds: float, pids: dict[str, int]
@@ -37,8 +40,14 @@ async def drive(
                 if not window.ended(started):
                     return
 
-        await asyncio.gather(*(one_after_another() for _ in range(in_flight)))
-        return window.rate(in_flight)
+        callers = [asyncio.create_task(one_after_another()) for _ in range(in_flight)]
+        await asyncio.wait(callers, return_when=asyncio.FIRST_COMPLETED)
+        done, stuck = await asyncio.wait(callers, timeout=LAST)
+        for caller in stuck:
+            caller.cancel()
+        for caller in done:
+            caller.result()
+        return msgspec.structs.replace(window.rate(in_flight), stuck=len(stuck))
 
 
 def main() -> None:

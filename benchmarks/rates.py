@@ -73,7 +73,8 @@ def _tell(what: str, rate: Rate) -> None:
     cpu = " ".join(f"{name} {spent:.0f}" for name, spent in sorted(rate.cpu_us.items()))
     print(
         f"{what:18} {rate.in_flight:5} in flight: {rate.tasks_per_s:7,.0f}/s, "
-        f"p50 {rate.p50_s * 1e3:7.2f} ms, p99 {rate.p99_s * 1e3:7.2f} ms, us/task: {cpu}",
+        f"p50 {rate.p50_s * 1e3:7.2f} ms, p99 {rate.p99_s * 1e3:7.2f} ms, us/task: {cpu}"
+        + (f"  {rate.stuck} STUCK" if rate.stuck else ""),
         file=sys.stderr,
         flush=True,
     )
@@ -96,6 +97,9 @@ def _summarise(results: Results, rates: Rates, *, public: bool) -> None:
             put(f"bare_throughput_{load}{suffix}", median(speeds(other, load)))
             ratio = paired(speeds("product", load), speeds(other, load))
             put(f"throughput_ratio_{load}{suffix}", ratio)
+    results.stuck_tasks = sum(
+        rate.stuck for (side, _), ones in rates.items() if side == "product" for rate in ones
+    )
     put("serial_p50_ms", median(middles("product")) * 1e3)
     for other, suffix in others.items():
         put(f"bare_serial_p50_ms{suffix}", median(middles(other)) * 1e3)

@@ -63,6 +63,8 @@ class Results(msgspec.Struct, kw_only=True):
     """Bodies of the product's entries; the bare program's are padded to them."""
     entry_bytes_dispatched: int | None = None
     entry_bytes_completed: int | None = None
+    stuck_tasks: int | None = None
+    """The product's tasks that were still open seconds after a window had closed; 0 in a sound run."""
     rounds: int | None = None
 
 

@@ -26,6 +26,8 @@ class Rate(msgspec.Struct, frozen=True):
     """99th percentile of the same, seconds."""
     cpu_us: dict[str, float] = {}
     """CPU time a task by process, microseconds."""
+    stuck: int = 0
+    """Tasks that were still open seconds after the window had closed."""
 
 
 class Window:

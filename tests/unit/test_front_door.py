@@ -14,6 +14,7 @@ import switchgear
 
 DOOR = Path(str(switchgear.__file__))
 
+HOMES: dict[str, str] = vars(switchgear)["_HOMES"]
 GROUPS = {
     "declare": ["Agent", "Capability", "Resource", "Retry", "step"],
     "handle": ["Context", "RunResult", "StepSpec", "TaskInfo", "command"],
@@ -68,7 +69,7 @@ def test_exports_are_pinned_and_grouped() -> None:
 def test_exported_name_can_be_imported(name: str) -> None:
     """Each comes from the module that the table names, and has a docstring."""
     value = getattr(switchgear, name)
-    home = importlib.import_module(f"switchgear.{switchgear._HOMES[name]}")
+    home = importlib.import_module(f"switchgear.{HOMES[name]}")
     assert getattr(home, name) is value
     assert value.__doc__
 
@@ -94,8 +95,8 @@ def test_type_checkers_see_what_is_imported_at_run_time() -> None:
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert seen == switchgear._HOMES
-    assert list(switchgear._HOMES) == switchgear.__all__
+    assert seen == HOMES
+    assert list(HOMES) == switchgear.__all__
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -111,7 +112,9 @@ def test_importing_the_package_loads_nothing_else() -> None:
     """The CLI lives below this package, so importing it must cost nothing."""
     packages = {name.partition(".")[0] for name in loaded_by("import switchgear")}
     assert packages & {"nats", "msgspec", "asyncio", "jsonschema_rs", "packaging", "rich"} == set()
-    assert {name for name in loaded_by("import switchgear") if name.startswith("switchgear.")} == set()
+    assert {
+        name for name in loaded_by("import switchgear") if name.startswith("switchgear.")
+    } == set()
 
 
 def test_declaring_an_agent_needs_no_broker_client() -> None:

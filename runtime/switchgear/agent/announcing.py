@@ -111,7 +111,7 @@ class Announcer:
         loop = asyncio.get_running_loop()
         until = loop.time() + limits.ANNOUNCE_EVERY.total_seconds()
         while not self._due and (left := until - loop.time()) > 0:
-            if {one.subject.task for one in self._busy()[1]} == self._shown:
+            if frozenset(one.subject.task for one in self._busy()[1]) == self._shown:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(left):
                         await self._stirred.wait()

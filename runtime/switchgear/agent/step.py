@@ -54,8 +54,8 @@ async def run_step(
 ) -> Any:
     """Run a step function, repeated by its own policy; its result as the codec gives it back.
 
-    A sync function runs in a thread; `seed` sets how long it waits between tries. Raises StepFailed for what the function raised, NotRecordable for a result
-    that cannot be stored.
+    A sync function runs in a thread; `seed` sets how long it waits between tries. Raises StepFailed for what the
+    function raised, NotRecordable for a result that cannot be stored.
     """
     options: StepOptions = getattr(fn, _OPTIONS, StepOptions())
     returned = _returned(fn)

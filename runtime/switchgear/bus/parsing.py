@@ -7,13 +7,10 @@ and their line has one form: taking them apart by hand halves the cost of receiv
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from nats.errors import ProtocolError
 from nats.protocol.parser import MAX_CONTROL_LINE_SIZE, Parser
-
-if TYPE_CHECKING:
-    from switchgear.bus.raw import RawClient
 
 Direct = Callable[[bytes, bytes, bytes, bytes], None]
 """What takes a message at once: subject, reply subject, payload, raw header block (the last three may be empty)."""
@@ -27,12 +24,22 @@ _LONGEST_LINE: Final = 16 * MAX_CONTROL_LINE_SIZE
 _LINE_END: Final = 2
 
 
+class Receiver(Protocol):
+    """The client, as far as the parser knows it."""
+
+    def hand_over(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
+    ) -> None:
+        """Take a message. Never raises."""
+        ...
+
+
 class MessageParser(Parser):
     """Hands each message to the client as soon as it is whole."""
 
     buf: bytearray
 
-    def __init__(self, client: RawClient) -> None:
+    def __init__(self, client: Receiver) -> None:
         self._client = client
         self._rest: list[bytes] = []
         self._have = 0

@@ -30,7 +30,7 @@ RESEND_AFTER: Final = 2.0
 RETRY_AFTER: Final = 0.1
 """Seconds until a send that nobody took (no leader yet, JetStream starting) is repeated."""
 NOBODY_PATIENCE: Final = 10.0
-"""Seconds after which an append that was never taken fails: the stream is missing. An election takes 4-6 s (measured)."""
+"""Seconds after which an append that was never taken fails: no stream. An election takes 4-8 s (measured)."""
 FULL_RETRY: Final = 1.0
 """Seconds that a caller is told to wait when the stream is full."""
 WINDOW: Final = 4096

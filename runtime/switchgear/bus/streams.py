@@ -46,7 +46,21 @@ class StreamSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 def configs(settings: StreamSettings) -> list[dict[str, Any]]:
     """The streams' settings, as JetStream's API takes them."""
-    ledger = {
+    found = [
+        _ledger(settings),
+        _timers(),
+        _registry(settings),
+        _progress(settings),
+        _blobs(settings),
+    ]
+    for config in found:
+        config["num_replicas"] = settings.replicas
+    return found
+
+
+def _ledger(settings: StreamSettings) -> dict[str, Any]:
+    """Every transition of every task."""
+    return {
         "name": "SG_LEDGER",
         "subjects": [subjects.LEDGER_SUBJECTS],
         "retention": "limits",
@@ -61,7 +75,11 @@ def configs(settings: StreamSettings) -> list[dict[str, Any]]:
         "allow_msg_schedules": False,
         "allow_atomic": False,
     }
-    timers = {
+
+
+def _timers() -> dict[str, Any]:
+    """Durable timers, and what became due."""
+    return {
         "name": "SG_TIMERS",
         "subjects": [subjects.TIMER_SUBJECTS, subjects.DUE_SUBJECTS],
         "retention": "workqueue",
@@ -71,7 +89,11 @@ def configs(settings: StreamSettings) -> list[dict[str, Any]]:
         "max_bytes": -1,
         "allow_msg_schedules": True,
     }
-    registry = {
+
+
+def _registry(settings: StreamSettings) -> dict[str, Any]:
+    """Live instances."""
+    return {
         "name": "SG_REGISTRY",
         "subjects": [subjects.ANNOUNCE_SUBJECTS],
         "retention": "limits",
@@ -83,7 +105,11 @@ def configs(settings: StreamSettings) -> list[dict[str, Any]]:
         "allow_msg_ttl": True,
         "subject_delete_marker_ttl": int(settings.marker_ttl.total_seconds()) * _SECOND,
     }
-    progress = {
+
+
+def _progress(settings: StreamSettings) -> dict[str, Any]:
+    """The newest progress of running tasks."""
+    return {
         "name": "SG_PROGRESS",
         "subjects": [subjects.PROGRESS_SUBJECTS],
         "retention": "limits",
@@ -94,7 +120,11 @@ def configs(settings: StreamSettings) -> list[dict[str, Any]]:
         "max_age": int(settings.progress_age.total_seconds()) * _SECOND,
         "allow_direct": True,
     }
-    blobs = {
+
+
+def _blobs(settings: StreamSettings) -> dict[str, Any]:
+    """Payloads and artifacts, in the layout of an object store."""
+    return {
         "name": "OBJ_SG_BLOBS",
         "subjects": ["$O.SG_BLOBS.C.>", "$O.SG_BLOBS.M.>"],
         "retention": "limits",
@@ -104,10 +134,6 @@ def configs(settings: StreamSettings) -> list[dict[str, Any]]:
         "allow_direct": True,
         "allow_rollup_hdrs": True,
     }
-    found: list[dict[str, Any]] = [ledger, timers, registry, progress, blobs]
-    for config in found:
-        config["num_replicas"] = settings.replicas
-    return found
 
 
 async def ensure_streams(asking: Asking, settings: StreamSettings) -> None:

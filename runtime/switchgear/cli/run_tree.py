@@ -88,7 +88,7 @@ class RunTree:
             node = self._opened(valid)
             if node is None:
                 return None
-        _apply(node, valid)
+        _apply(node, valid, history.state)
         return Seen(node, events.of_entry(valid))
 
     def report(self, report: Progress) -> Seen | None:
@@ -112,9 +112,9 @@ class RunTree:
         return node
 
 
-def _apply(node: Node, valid: Valid) -> None:
-    event, status = valid.subject.event, valid.entry.status
-    node.attempt = status.attempt or node.attempt
+def _apply(node: Node, valid: Valid, state: str) -> None:
+    event = valid.subject.event
+    node.attempt = valid.entry.status.attempt or node.attempt
     if event == "dispatched":
         node.state, node.agent, node.fraction = "dispatched", "", None
         return
@@ -128,5 +128,5 @@ def _apply(node: Node, valid: Valid) -> None:
     elif event in ("checkpoint", "taken-over"):
         node.state = "running"
     else:
-        node.state = status.state
+        node.state = state
         node.message = events.detail(valid) or node.message

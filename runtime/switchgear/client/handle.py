@@ -86,19 +86,21 @@ class TaskHandle(Generic[Out]):
         moved(None)
         try:
             while True:
-                report = await arrived.get()
-                if report is not None:
-                    yield events.of_progress(report)
-                    continue
-                if followed.missing():
-                    continue
-                history = followed.history()
-                for valid in history.valid:
-                    if valid.stored.sequence > shown:
-                        shown = valid.stored.sequence
-                        yield events.of_entry(valid)
-                if history.ended:
+                reports_so_far = [await arrived.get()]
+                while not arrived.empty():
+                    reports_so_far.append(arrived.get_nowait())
+                history = History(self._scope) if followed.missing() else followed.history()
+                news = [valid for valid in history.valid if valid.stored.sequence > shown]
+                end = [news.pop()] if news and history.ended else []
+                for valid in news:
+                    yield events.of_entry(valid)
+                for report in reports_so_far:
+                    if report is not None:
+                        yield events.of_progress(report)
+                for valid in end:
+                    yield events.of_entry(valid)
                     return
+                shown = history.last_valid or shown
         finally:
             followed.watchers.remove(moved)
             await reports.unsubscribe()

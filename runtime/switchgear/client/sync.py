@@ -156,17 +156,28 @@ class SyncMesh:
         handle: TaskHandle[Any] = self._thread.call(self.mesh.submit(capability, input, **options))
         return SyncTaskHandle(self._thread, handle)
 
+    @overload
+    def submit_many(
+        self, capability: Capability[In, Out], inputs: Iterable[In], *, key: str | None = None
+    ) -> list[SyncTaskHandle[Out]]: ...
+
+    @overload
+    def submit_many(
+        self, capability: str, inputs: Iterable[Any], *, key: str | None = None
+    ) -> list[SyncTaskHandle[Any]]: ...
+
     def submit_many(
         self,
-        capability: Capability[In, Out],
-        inputs: Iterable[In],
+        capability: Capability[Any, Any] | str,
+        inputs: Iterable[Any],
         *,
         key: str | None = None,
-    ) -> list[SyncTaskHandle[Out]]:
+    ) -> list[SyncTaskHandle[Any]]:
         """Start one task for each input: see `Mesh.submit_many`."""
         handles = self._thread.call(self.mesh.submit_many(capability, inputs, key=key))
         return [SyncTaskHandle(self._thread, handle) for handle in handles]
 
+    @overload
     def call(
         self,
         capability: Capability[In, Out],
@@ -174,7 +185,26 @@ class SyncMesh:
         *,
         key: str | None = None,
         timeout: timedelta | None = None,
-    ) -> Out:
+    ) -> Out: ...
+
+    @overload
+    def call(
+        self,
+        capability: str,
+        input: Any,
+        *,
+        key: str | None = None,
+        timeout: timedelta | None = None,
+    ) -> Any: ...
+
+    def call(
+        self,
+        capability: Capability[Any, Any] | str,
+        input: Any,
+        *,
+        key: str | None = None,
+        timeout: timedelta | None = None,
+    ) -> Any:
         """Start a task and wait for its result: see `Mesh.call`."""
         return self._thread.call(self.mesh.call(capability, input, key=key, timeout=timeout))
 

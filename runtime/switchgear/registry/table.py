@@ -115,9 +115,9 @@ class Table:
         """
         patient = self.is_settling(now) is not None
         for instance in self.instances.values():
-            if any(running.task == task for running in instance.announcement.running):
-                if patient or now - instance.heard <= limits.ANNOUNCE_EVERY * 1.5:
-                    return instance.announcement.instance
+            runs = any(running.task == task for running in instance.announcement.running)
+            if runs and (patient or now - instance.heard <= limits.ANNOUNCE_EVERY * 1.5):
+                return instance.announcement.instance
         return ""
 
     def _changed(self) -> None:

@@ -47,9 +47,7 @@ def fake_agent(capability: AnyCapability, returns: Any) -> Agent:
     return agent
 
 
-def handler(
-    capability: AnyCapability, returns: Any
-) -> Callable[[Any, Context], Awaitable[Any]]:
+def handler(capability: AnyCapability, returns: Any) -> Callable[[Any, Context], Awaitable[Any]]:
     """A handler that gives `returns`, or what it returns for the input where it is a function.
 
     Raises UsageError for a value that does not fit the capability's output.

@@ -56,12 +56,10 @@ async def mesh(*agents: Agent, seed: int = 0) -> AsyncGenerator[MemoryMesh]:
 class _Strict(Coordinator):
     """Rejects what nobody offers, children too, and says how to offer it in a test."""
 
-    def _decide(
-        self, history: History, data: bytes, due: str = "", rechecks: int = 0
-    ) -> Decision:
+    def _decide(self, history: History, *view: Any, **more: Any) -> Decision:
         if history.submitted is not None:
             history.submitted = msgspec.structs.replace(history.submitted, require_agent=True)
-        decision = super()._decide(history, data, due, rechecks)
+        decision = super()._decide(history, *view, **more)
         entry = decision.entry
         if not isinstance(entry, entries.Rejected) or entry.code != "SG1204":
             return decision
@@ -120,9 +118,7 @@ class MemoryMesh(Mesh):
             joining = asyncio.get_running_loop().create_task(self._join())
             self._stack.push_async_callback(asyncio.wait, {joining})
 
-    def fake_run(
-        self, key: str, stdout: str = "", exit_code: int = 0, stderr: str = ""
-    ) -> None:
+    def fake_run(self, key: str, stdout: str = "", exit_code: int = 0, stderr: str = "") -> None:
         """Let every `ctx.run(key, …)` end so, without its command; other keys run theirs."""
         self.site.runs.fake(key, stdout, exit_code, stderr)
 
@@ -161,9 +157,7 @@ class MemoryMesh(Mesh):
         await self._join()
         self._submitted += 1
         # Ids decide among equal pools, so a test's are not drawn but derived.
-        return await super()._send(
-            wanted, input, key or f"{self._seed}/{self._submitted}", options
-        )
+        return await super()._send(wanted, input, key or f"{self._seed}/{self._submitted}", options)
 
     async def _join(self) -> None:
         """Start the agents and fakes that have not been started yet."""

@@ -27,6 +27,13 @@ class Member(NamedTuple):
     bus: MemoryBus
 
 
+class Replica(NamedTuple):
+    """One replica of the coordinator."""
+
+    coordinator: Coordinator
+    bus: MemoryBus
+
+
 class Site:
     """The processes of a mesh, each with a connection of its own. Enter it, then let them join."""
 
@@ -35,7 +42,7 @@ class Site:
         self.clock = LoopClock(START)
         self.broker = MemoryBroker(clock=self.clock, seed=seed)
         self.runs = Runs()
-        self.coordinators: list[Coordinator] = []
+        self.replicas: list[Replica] = []
         self.members: list[Member] = []
         self._buses: list[MemoryBus] = []
         self._stack = AsyncExitStack()
@@ -52,8 +59,8 @@ class Site:
         try:
             for member in self.members:
                 await member.worker.stop()
-            for coordinator in self.coordinators:
-                await coordinator.stop()
+            for replica in self.replicas:
+                await replica.coordinator.stop()
             for bus in self._buses:
                 await bus.close()
         finally:
@@ -65,14 +72,15 @@ class Site:
         self._buses.append(opened)
         return opened
 
-    async def coordinate(self, kind: type[Coordinator] = Coordinator) -> Coordinator:
+    async def coordinate(self, kind: type[Coordinator] = Coordinator) -> Replica:
         """Start a replica of the coordinator."""
-        coordinator = kind(self.bus(f"coordinator-{len(self.coordinators) + 1}"), self.clock)
-        self.coordinators.append(coordinator)
-        await coordinator.start()
+        bus = self.bus(f"coordinator-{len(self.replicas) + 1}")
+        replica = Replica(kind(bus, self.clock), bus)
+        self.replicas.append(replica)
+        await replica.coordinator.start()
         # A broker in memory was never away: who is not announced is not there.
-        coordinator.registry.table.settling_until = None
-        return coordinator
+        replica.coordinator.registry.table.settling_until = None
+        return replica
 
     async def join(
         self,
@@ -96,8 +104,12 @@ class Site:
         await worker.start()
         return member
 
-    async def crash(self, member: Member) -> None:
-        """Let an instance die as by SIGKILL: nothing of it reaches the mesh any more."""
-        self.members.remove(member)
-        self.broker.crash(member.bus)
-        await member.worker.stop()
+    async def crash(self, process: Member | Replica) -> None:
+        """Let a process die as by SIGKILL: nothing of it reaches the mesh any more."""
+        self.broker.crash(process.bus)
+        if isinstance(process, Member):
+            self.members.remove(process)
+            await process.worker.stop()
+        else:
+            self.replicas.remove(process)
+            await process.coordinator.stop()

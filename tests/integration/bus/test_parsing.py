@@ -6,14 +6,13 @@ import asyncio
 import os
 import random
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
 
 from switchgear.bus.parsing import MessageParser
-from switchgear.bus.raw import RawClient
 
 Message = tuple[int, bytes, bytes, bytes, bytes]
 
@@ -54,7 +53,7 @@ class Recorder:
 
 def parser(recorder: Recorder) -> MessageParser:
     """Our parser before a recorder."""
-    return MessageParser(cast("RawClient", recorder))
+    return MessageParser(recorder)
 
 
 def msg(line: bytes, data: bytes, headers: bytes | None = None) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -36,10 +36,11 @@ class Text:
 class Stage:
     """A site with one client."""
 
-    def __init__(self, site: Site, mesh: Mesh, settings: WorkerSettings) -> None:
+    def __init__(self, site: Site, settings: WorkerSettings | None = None) -> None:
         self.site = site
-        self.mesh = mesh
-        self._settings = settings
+        self.bus = site.bus("client-1")
+        self.mesh = Mesh(self.bus, OWNER, clock=site.clock)
+        self._settings = settings or WorkerSettings()
         self._ids = itertools.count(1)
 
     async def join(self, agent: Agent, settings: WorkerSettings | None = None) -> Member:
@@ -74,11 +75,11 @@ class Stage:
         ledger = self.site.broker.ledger
         newest = ledger.newest(scope)
         subject = scope[:-1] + event
-        kind = entries.ENTRIES[event.split(".")[0]]
-        common = {
+        kind = entries.ENTRIES[event.split(".", maxsplit=1)[0]]
+        common: dict[str, Any] = {
             "v": 1,
             "id": f"raw-{next(self._ids)}",
-            "task": scope.split(".")[4],
+            "task": subjects.parse_task(f"{scope[:-1]}submitted").task,
             "time": self.site.clock.now(),
             "writer": "mallory",
             "status": values.Status(state="queued", submitted_at=START),
@@ -92,20 +93,19 @@ class Stage:
 @asynccontextmanager
 async def stage(
     *agents: Agent, coordinators: int = 1, settings: WorkerSettings | None = None
-) -> AsyncIterator[Stage]:
+) -> AsyncGenerator[Stage]:
     """Enter a mesh with these agents."""
     async with Site() as site:
         for _ in range(coordinators):
             await site.coordinate()
-        mesh = Mesh(site.bus("client-1"), OWNER, clock=site.clock)
-        await mesh.start()
-        made = Stage(site, mesh, settings or WorkerSettings())
+        made = Stage(site, settings)
+        await made.mesh.start()
         for agent in agents:
             await made.join(agent)
         try:
             yield made
         finally:
-            await mesh.close()
+            await made.mesh.close()
 
 
 class Gate:

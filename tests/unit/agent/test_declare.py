@@ -61,8 +61,13 @@ def test_capability_as_contract_is_matched() -> None:
         )
 
 
-async def no_annotations(value, ctx):  # type: ignore[no-untyped-def]  # the fault under test
-    return value
+async def no_input_type(value, ctx: Context) -> Number:  # type: ignore[no-untyped-def]  # noqa: ANN001  # the fault
+    del value
+    return Number(1)
+
+
+async def no_output_type(value: Number, ctx: Context):  # noqa: ANN201  # the fault under test
+    pass
 
 
 async def no_context(value: Number) -> Number:
@@ -77,7 +82,10 @@ def not_async(value: Number, ctx: Context) -> Number:
     return value
 
 
-@pytest.mark.parametrize("wrong", [no_annotations, no_context, hidden_type, not_async])
+WRONG: list[Any] = [no_input_type, no_output_type, no_context, hidden_type, not_async]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
 def test_handler_of_another_shape_is_refused(wrong: Any) -> None:
     """The error says what a handler looks like, when it is declared."""
     with pytest.raises(UsageError) as caught:

@@ -141,9 +141,7 @@ async def test_step_that_timed_out_is_repeated_only_if_idempotent(*, idempotent:
     agent = Agent("steps", version="1.0.0")
     tries: list[int] = []
 
-    @step(
-        retry=Retry(max_attempts=2), timeout=timedelta(minutes=1), idempotent=idempotent
-    )
+    @step(retry=Retry(max_attempts=2), timeout=timedelta(minutes=1), idempotent=idempotent)
     async def hang() -> None:
         tries.append(1)
         await asyncio.sleep(3600)
@@ -160,8 +158,8 @@ async def test_step_that_timed_out_is_repeated_only_if_idempotent(*, idempotent:
     assert len(tries) == (2 if idempotent else 1)
 
 
-async def unannotated(n: int):  # type: ignore[no-untyped-def]  # the fault under test
-    return n
+async def unannotated():  # noqa: ANN201  # the fault under test
+    return 1
 
 
 async def a_path() -> Path:
@@ -175,7 +173,7 @@ async def a_lie() -> int:
 async def test_results_that_cannot_be_recorded_are_refused() -> None:
     """No return annotation, a path, and a value of another type are NotRecordable: bugs."""
     agent = Agent("steps", version="1.0.0")
-    functions = [lambda: unannotated(1), a_path, a_lie]
+    functions = [unannotated, a_path, a_lie]
 
     @agent.capability("work")
     async def work(value: Number, ctx: Context) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
@@ -114,6 +115,9 @@ async def test_what_nobody_offers_fails_at_once() -> None:
 async def test_fake_gives_a_value_or_what_a_function_makes_of_the_input() -> None:
     """Plain, async and raising functions; the latest fake counts, also when one runs already."""
 
+    def length(value: Text) -> Number:
+        return Number(len(value.text))
+
     async def later(value: Text) -> Number:
         await asyncio.sleep(60)
         return Number(len(value.text))
@@ -125,7 +129,7 @@ async def test_fake_gives_a_value_or_what_a_function_makes_of_the_input() -> Non
         mesh.fake(search, returns=Number(5))
         assert await mesh.call(search, Text("x")) == Number(5)
         assert await mesh.call("ask", Text("x")) == {"n": 5}
-        mesh.fake(search, returns=lambda value: Number(len(value.text)))
+        mesh.fake(search, returns=length)
         assert await mesh.call("ask", Text("four")) == {"n": 4}
         mesh.fake(search, returns=later)
         assert await mesh.call("ask", Text("seven..")) == {"n": 7}
@@ -194,7 +198,7 @@ async def test_replace_of_an_unknown_resource_is_refused() -> None:
     other = Agent("other", version="1.0.0")
 
     @other.resource
-    async def client():  # type: ignore[no-untyped-def]  # only its identity counts
+    async def client() -> AsyncIterator[int]:
         yield 1
 
     async with testing.mesh(asker()) as mesh:
@@ -257,7 +261,7 @@ async def test_mesh_that_is_left_early_leaves_nothing_running() -> None:
 
 
 async def test_loop_that_cannot_be_patched_is_refused() -> None:
-    """uvloop has no selector to wait in: the error says what to use."""
+    """There is no selector to wait in: the error says what to use."""
     uvloop = pytest.importorskip("uvloop")
     loop = uvloop.new_event_loop()
     try:

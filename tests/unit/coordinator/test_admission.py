@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from switchgear import Agent, Capability, Context, Retry, TaskDead, TaskRejected
+from switchgear.contract.stored import expect_headers, header_block
 from tests.unit.agent.stage import Number, Text, stage
 
 
@@ -205,6 +206,21 @@ async def test_agent_that_does_not_fit_wakes_nobody_for_good() -> None:
         assert await handle.result() == {"text": "gpu 1.0.0"}
 
 
+async def test_lane_whose_pool_is_gone_is_emptied() -> None:
+    """What a vanished version left in its lane goes to another after a minute."""
+    async with stage() as on:
+        old = await on.join(worker(version="1.0.0"))
+        await on.site.crash(old)
+        tasks = await on.mesh.submit_many("where", [Number(n) for n in range(3)])
+        for task in tasks:
+            await on.reach(task.id, "dispatched")
+        await on.join(worker(version="2.0.0"))
+        for task in tasks:
+            assert await task.result() == {"text": "worker 2.0.0"}
+            assert on.events(task.id) == ["submitted", "dispatched", "dispatched", "completed"]
+            assert on.history(task.id).crashes == 0
+
+
 async def test_waiting_task_expires_at_its_deadline() -> None:
     """A task that nobody ever offers to run ends at its deadline."""
     async with stage() as on:
@@ -216,8 +232,6 @@ async def test_waiting_task_expires_at_its_deadline() -> None:
 
 async def test_unreadable_submission_is_rejected_so_that_its_sender_hears_it() -> None:
     """Bytes that are no entry, but rightly appended, end as rejected with SG1205."""
-    from switchgear.contract.stored import expect_headers, header_block
-
     async with stage(worker()) as on:
         for n, data in enumerate([b"\xff", b"[" * 100_000, b'{"v":2}', b"{}"]):
             scope = f"sg.task.where.alice.bad{n}.>"

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from switchgear import Agent, Context, TaskDead
-from switchgear.contract import values
+from switchgear import Agent, Context, TaskDead, ids
+from switchgear.contract import codec, entries, values
 from tests.unit.agent.stage import NULL, START, Gate, Number, Stage, Text, stage, until
 
 DIGEST = "0" * 64
@@ -142,8 +142,6 @@ async def test_void_entries_before_a_submission_do_not_block_it() -> None:
     gate.open()
     async with stage(gated(gate)) as on:
         probe = await on.mesh.submit("work", Number(1), key="probe")
-        from switchgear import ids
-
         task = ids.derived_id("key", "alice", "work", "k")
         assert ids.derived_id("key", "alice", "work", "probe") == probe.id
         scope = f"sg.task.work.alice.{task}.>"
@@ -161,8 +159,6 @@ async def test_forged_header_repeats_are_void() -> None:
         handle = await on.mesh.submit("work", Number(1))
         await until(lambda: gate.inside == 1)
         scope = on.scope(handle.id)
-        from switchgear.contract import codec, entries
-
         last = on.history(handle.id).last
         entry = entries.CancelRequested(
             v=1,
@@ -175,8 +171,11 @@ async def test_forged_header_repeats_are_void() -> None:
         )
         name = b"Nats-Expected-Last-Subject-Sequence"
         headers = (
-            b"NATS/1.0\r\n" + name + b": %d\r\n" % last + name + b"-Subject: " + scope.encode()
-        ) + b"\r\n" + name.lower() + b": 1\r\n\r\n"
+            (b"NATS/1.0\r\n" + name + b": %d\r\n" % last + name + b"-Subject: " + scope.encode())
+            + b"\r\n"
+            + name.lower()
+            + b": 1\r\n\r\n"
+        )
         on.site.broker.store(f"{scope[:-1]}cancel-requested", headers, codec.encode(entry))
         gate.open()
         assert await handle.result() == {"text": "attempt 1"}

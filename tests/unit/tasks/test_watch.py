@@ -27,7 +27,7 @@ class Scene:
         self.site = site
         self.bus: MemoryBus = site.bus("watcher")
         self.watch = Watch(self.bus)
-        self.on = Stage(site, None, None)  # type: ignore[arg-type]  # only its raw writer is used
+        self.on = Stage(site)
 
     def submitted(self) -> None:
         self.on.append(SCOPE, "submitted", honest=True, input=NULL, digest=DIGEST)
@@ -125,7 +125,9 @@ def test_live_message_with_other_headers_is_doubted(headers: bytes) -> None:
 
 def test_live_message_gives_sequence_and_time_to_the_nanosecond() -> None:
     """As the ledger's own copy would."""
-    headers = b"NATS/1.0\r\nNats-Sequence: 7\r\nNats-Time-Stamp: 2026-01-01T00:00:00.1234567Z\r\n\r\n"
+    headers = (
+        b"NATS/1.0\r\nNats-Sequence: 7\r\nNats-Time-Stamp: 2026-01-01T00:00:00.1234567Z\r\n\r\n"
+    )
     stored = stored_of(Message("sg.live.a.b.c.completed", b"x", "", headers))
     assert stored is not None
     assert (stored.subject, stored.sequence) == ("sg.task.a.b.c.completed", 7)
