@@ -83,7 +83,7 @@ class Submitter:
 
     async def drive(self, *, in_flight: int) -> None:
         """Return when the window has closed, with `in_flight` open all the time."""
-        await self._link.listen("sg.live.*.bench.>", self._on_live)
+        await self._link.listen("sg.live.*.bench.*.completed", self._on_live)
         for _ in range(in_flight):
             self._submit()
         ended = self._link.ended
@@ -109,8 +109,6 @@ class Submitter:
         self._link.append(scope + wire.SUBMITTED, scope + b">", 0, wire.encode(entry), b"")
 
     def _on_live(self, subject: bytes, _reply: bytes, _data: bytes) -> None:
-        if not subject.endswith(wire.COMPLETED):
-            return
         started = self._started.pop(subject.split(b".")[4], None)
         if started is None:
             return  # a leftover of the window before

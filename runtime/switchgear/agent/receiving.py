@@ -32,6 +32,11 @@ class Receiving:
         self._bus = bus
         self._clock = clock
         self._principal = principal
+        self._connected = clock.now()
+        bus.on_reconnect(self._reconnected)
+
+    def _reconnected(self) -> None:
+        self._connected = self._clock.now()
 
     async def receive(
         self, delivery: Delivery, running: dict[str, Attempt], cancels: dict[str, float]
@@ -47,8 +52,13 @@ class Receiving:
         fresh = holding.receive(
             delivery.stored, attempt.scope, delivery.deliveries, self._clock.now()
         )
-        usual = fresh is holding.Fresh.RUN and task not in running and task not in cancels
-        if not usual and not await self._is_newest(attempt):
+        usual = (
+            fresh is holding.Fresh.RUN
+            and self._is_of_this_connection(delivery)
+            and task not in running
+            and task not in cancels
+        )
+        if not usual and (task in running or not await self._is_newest(attempt)):
             history = await attempt.read()
             if not await self._begin(attempt, history, running.get(task)):
                 return None
@@ -87,6 +97,10 @@ class Receiving:
             delivery.ack()
             return None
         return Attempt(self._bus, self._clock, delivery, subject, entry)
+
+    def _is_of_this_connection(self, delivery: Delivery) -> bool:
+        """Whether it was stored since we connected: a killed broker forgets acks, and is back within that second."""
+        return delivery.stored.time > self._connected + limits.CLOCK_TOLERANCE
 
     async def _is_newest(self, attempt: Attempt) -> bool:
         """Whether this is a first delivery that only waited in its lane: one cheap read tells."""

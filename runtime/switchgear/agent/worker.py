@@ -203,10 +203,7 @@ class Worker:
         except Lost as lost:
             log.info("attempt.lost %s: %s", delivery.stored.subject, lost)
         except asyncio.CancelledError:
-            if attempt is None:
-                await self._receiving.give_back(delivery)
-            else:
-                await self._handed_back(attempt)
+            await self._handed_back(delivery, attempt)
         except SwitchgearError as error:
             log.error("attempt.unsettled %s: %s", delivery.stored.subject, error)
         except Exception:
@@ -217,13 +214,14 @@ class Worker:
                 self._announcer.stir()
             self._feeders[declared.name].freed()
 
-    async def _handed_back(self, attempt: Attempt) -> None:
+    async def _handed_back(self, delivery: Delivery, attempt: Attempt | None) -> None:
         """The worker stops: the task goes back to its lane, unless it was lost or is ending."""
-        if attempt.lost:
-            return
-        with contextlib.suppress(Lost, SwitchgearError):
-            await attempt.released("drain")
-            attempt.delivery.nak()
+        if attempt is None:
+            await self._receiving.give_back(delivery)
+        elif not attempt.lost:
+            with contextlib.suppress(Lost, SwitchgearError):
+                await attempt.released("drain")
+                attempt.delivery.nak()
 
     async def _extend(self) -> None:
         """Extend the leases of attempts that show progress; a blocked event loop extends none (rule 7)."""

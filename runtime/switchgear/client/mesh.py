@@ -18,6 +18,7 @@ from switchgear.contract.capability import AnyCapability, Capability, reference
 from switchgear.contract.values import Retry, State
 from switchgear.errors import SwitchgearError, WaitTimeout
 from switchgear.tasks import asking, payload, submission
+from switchgear.tasks.scopes import scope_of
 from switchgear.tasks.watch import Followed, Watch
 
 In = TypeVar("In")
@@ -192,8 +193,7 @@ class Mesh:
     async def get(self, id: str) -> TaskHandle[Any]:
         """A handle on a task of this principal. Raises NotFound."""
         tail = await tail_of(self.bus.ledger, self.principal, id)
-        scope = subjects.parse_task(tail.subject).scope
-        return TaskHandle(self.bus, self.watch, scope, object)
+        return TaskHandle(self.bus, self.watch, scope_of(tail.subject), object)
 
     async def status(self, id: str) -> queries.TaskRow:
         """What the newest entry of a task says. Raises NotFound."""

@@ -29,6 +29,7 @@ from switchgear.contract.queries import (
 from switchgear.coordinator import explain, reading
 from switchgear.errors import NotFound, SwitchgearError
 from switchgear.registry.watch import RegistryWatch
+from switchgear.tasks.scopes import scope_of
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +123,7 @@ class Queries:
             raise NotFound(
                 f"no task {query.task} of {principal}", fix="`switchgear task ls` lists your tasks"
             )
-        scope = subjects.parse_task(tail.subject).scope
+        scope = scope_of(tail.subject)
         history = await reading.history_up_to(self._bus.ledger, scope, tail)
         return explain.explain(history, self._registry.table, self._registry.runner(query.task))
 

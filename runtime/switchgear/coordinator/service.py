@@ -42,6 +42,19 @@ class _Due(msgspec.Struct):
     """Re-checks so far."""
 
 
+class _Together:
+    """Deliveries about one task, settled as one: by the newest of them."""
+
+    def __init__(self, deliveries: list[Delivery]) -> None:
+        self._deliveries = deliveries
+        self.stored = max((one.stored for one in deliveries), key=lambda stored: stored.sequence)
+
+    def ack(self) -> None:
+        """All of them are done."""
+        for delivery in self._deliveries:
+            delivery.ack()
+
+
 class Coordinator:
     """One replica. `start`, then `stop`."""
 
@@ -53,6 +66,8 @@ class Coordinator:
         self._lanes = LaneWatch(bus.work, self.registry, clock, self._emptied)
         self._consuming: list[Consuming] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._settling: dict[str, list[Delivery]] = {}
+        """Scopes that are being settled, with the deliveries that came meanwhile."""
 
     async def start(self) -> None:
         """Create what is missing, learn who is there, and begin to work. Raises ServerUnfit, Unavailable."""
@@ -98,7 +113,7 @@ class Coordinator:
         history.add(delivery.stored, subject)
         submission = history.submitted
         if history.position != "queued" or (submission is not None and submission.input_blob):
-            self._later(self._settle(scope, delivery))
+            self._soon(scope, delivery)
             return
         decision = self._decide(history, bytes(submission.input) if submission else b"null")
         if decision.effects or decision.entry is None:
@@ -118,12 +133,12 @@ class Coordinator:
         elif isinstance(done.result(), Appended):
             delivery.ack()
         else:
-            self._later(self._settle(scope, delivery))
+            self._soon(scope, delivery)
 
     def _transition(self, delivery: Delivery) -> None:
         subject = self._subject(delivery)
         if subject is not None:
-            self._later(self._settle(subject.scope, delivery))
+            self._soon(subject.scope, delivery)
 
     def _due(self, delivery: Delivery) -> None:
         try:
@@ -156,10 +171,31 @@ class Coordinator:
 
     # what is done about it
 
+    def _soon(self, scope: str, delivery: Delivery) -> None:
+        """Settle the task; what comes while that is under way is settled together afterwards.
+
+        A flood of entries of one task, or redeliveries to a slow replica, would else cost a history each.
+        """
+        waiting = self._settling.get(scope)
+        if waiting is not None:
+            waiting.append(delivery)
+            return
+        self._settling[scope] = []
+        self._later(self._settle_all(scope, delivery))
+
+    async def _settle_all(self, scope: str, first: Delivery) -> None:
+        try:
+            await self._guarded(self._settle(scope, first))
+            while waiting := self._settling[scope]:
+                self._settling[scope] = []
+                await self._guarded(self._settle(scope, _Together(waiting)))
+        finally:
+            del self._settling[scope]
+
     async def _settle(
         self,
         scope: str,
-        delivery: Delivery,
+        delivery: Delivery | _Together,
         history: History | None = None,
         *,
         due: str = "",

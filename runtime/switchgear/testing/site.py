@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from switchgear.agent.settings import WorkerSettings
@@ -44,6 +45,7 @@ class Site:
         self.runs = Runs()
         self.replicas: list[Replica] = []
         self.members: list[Member] = []
+        self._numbers = count(1)
         self._buses: list[MemoryBus] = []
         self._stack = AsyncExitStack()
 
@@ -74,7 +76,7 @@ class Site:
 
     async def coordinate(self, kind: type[Coordinator] = Coordinator) -> Replica:
         """Start a replica of the coordinator."""
-        bus = self.bus(f"coordinator-{len(self.replicas) + 1}")
+        bus = self.bus(f"coordinator-{next(self._numbers)}")
         replica = Replica(kind(bus, self.clock), bus)
         self.replicas.append(replica)
         await replica.coordinator.start()
@@ -90,7 +92,7 @@ class Site:
         replaced: dict[Resource[Any], Any] | None = None,
     ) -> Member:
         """Start an instance; returns when it is announced and its lanes exist."""
-        bus = self.bus(f"{agent.name}-{len(self.members) + 1}"[-64:])
+        bus = self.bus(f"{agent.name[:48]}-{next(self._numbers)}")
         worker = Worker(
             agent,
             bus,

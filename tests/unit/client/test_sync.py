@@ -84,10 +84,10 @@ def test_script_follows_many_tasks(memory: SyncMesh) -> None:
 def test_script_sees_events(memory: SyncMesh) -> None:
     """Events come one by one and end with the task; an iteration may be left."""
     handle = memory.submit(echo, Number(1))
-    assert [event.event for event in handle.events()] == [
+    seen = [event.event for event in handle.events()]
+    assert [event for event in seen if event != "progress"] == [
         "submitted",
         "dispatched",
-        "progress",
         "completed",
     ]
     assert next(memory.submit(echo, Number(5)).events()).event == "submitted"

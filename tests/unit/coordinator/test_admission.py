@@ -210,6 +210,7 @@ async def test_lane_whose_pool_is_gone_is_emptied() -> None:
     """What a vanished version left in its lane goes to another after a minute."""
     async with stage() as on:
         old = await on.join(worker(version="1.0.0"))
+        await asyncio.sleep(1)
         await on.site.crash(old)
         tasks = await on.mesh.submit_many("where", [Number(n) for n in range(3)])
         for task in tasks:
