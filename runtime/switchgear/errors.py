@@ -35,7 +35,7 @@ class SwitchgearError(Exception):
         return f"{text}. Fix: {self.fix}" if self.fix else text
 
 
-# Usage and configuration (SG10)
+# Usage and configuration: codes SG10xx
 
 
 class UsageError(SwitchgearError):
@@ -64,7 +64,7 @@ class ExtraMissing(SwitchgearError):
         )
 
 
-# The wire (SG11)
+# The wire: codes SG11xx
 
 
 class ProtocolError(SwitchgearError):
@@ -78,7 +78,7 @@ class ProtocolError(SwitchgearError):
         self.code = code
 
 
-# The broker (SG13)
+# The broker: codes SG13xx
 
 
 class Unavailable(SwitchgearError):
@@ -118,7 +118,7 @@ class OutcomeUnknown(SwitchgearError):
     default_fix = "submit again with the same key: it happens once"
 
 
-# Tasks, as their callers meet them (SG14)
+# Tasks, as their callers meet them: codes SG14xx
 
 
 class NotFound(SwitchgearError):
@@ -194,7 +194,7 @@ class TaskExpired(TaskFailed):
     code = "SG1414"
 
 
-# Handlers and steps (SG15)
+# Handlers and steps: codes SG15xx
 
 
 class Permanent(SwitchgearError):
@@ -273,7 +273,7 @@ class InvalidInput(SwitchgearError):
         self.path = path
 
 
-# The embedded server (SG16)
+# The embedded server: codes SG16xx
 
 
 class ServerMissing(SwitchgearError):
@@ -317,6 +317,10 @@ REJECTIONS: dict[str, tuple[str, str]] = {
     ),
     "SG1205": ("the submission cannot be read", "compare it with schemas/submitted.json"),
     "SG1206": ("the version range cannot be read", "write it like >=1.2,<2 or 1.2 or *"),
+    "SG1207": (
+        "the input's blob is missing or damaged",
+        "store the payload in SG_BLOBS under its SHA-256 before submitting",
+    ),
     "SG1208": ("the task is nested too deeply", "flatten the calls: 8 levels are allowed"),
     "SG1209": (
         "the retry policy cannot be used",

@@ -33,7 +33,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         name = context or os.environ.get("SWITCHGEAR_CONTEXT") or selected()
         saved = read(name) if name else cls()
         found = cls(
-            url=url or os.environ.get("SWITCHGEAR_URL") or saved.url,
+            url=url or (None if context else os.environ.get("SWITCHGEAR_URL")) or saved.url,
             principal=os.environ.get("SWITCHGEAR_PRINCIPAL") or saved.principal,
             context=name,
         )

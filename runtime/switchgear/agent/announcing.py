@@ -15,6 +15,7 @@ from switchgear.bus import micro
 from switchgear.contract import codec, limits, subjects
 from switchgear.contract.announcement import Announcement, Running
 from switchgear.errors import SwitchgearError, UsageError
+from switchgear.loop import supervised
 
 if TYPE_CHECKING:
     from switchgear.agent.attempt import Attempt
@@ -72,7 +73,9 @@ class Announcer:
         await self.announce()
         self._micro = await micro.serve_micro(self._bus.core, self._micro_info)
         self._bus.on_reconnect(self._renew)
-        self._loop = asyncio.create_task(self._keep(), name="announcements")
+        self._loop = asyncio.create_task(
+            supervised("announcements", self._keep), name="announcements"
+        )
 
     async def announce(self) -> None:
         """Publish the announcement as things stand."""

@@ -6,17 +6,22 @@ import asyncio
 import logging
 from collections.abc import Callable
 from datetime import datetime
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from switchgear import ids
-from switchgear.bus.port import Appended, Bus, Delivery
+from switchgear.bus.port import Appended, Bus, Delivery, Refused
 from switchgear.clock import Clock, milliseconds
 from switchgear.contract import codec, entries, subjects
 from switchgear.contract.values import Failure, State, Status
+from switchgear.errors import Unavailable
 from switchgear.lifecycle import holding
 from switchgear.lifecycle.history import History, fold
+from switchgear.tasks.voids import log_voids
 
 log = logging.getLogger(__name__)
+
+How = Literal["released", "alive", "crash"]
+"""How a task came to its next holder (rule 9)."""
 
 TRIES = 100
 """Refusals of one entry in a row before the attempt gives the task up to its lease."""
@@ -107,12 +112,7 @@ class Attempt:
         """
         for _ in range(TRIES):
             entry = make()
-            answer = await self.bus.ledger.append(
-                subjects.task_event(self.scope, event),
-                codec.encode(entry),
-                scope=self.scope,
-                expect=self.last,
-            )
+            answer = await self._send(event, entry)
             if isinstance(answer, Appended):
                 self.last = self.valid = answer.sequence
                 return
@@ -132,44 +132,56 @@ class Attempt:
         self.lost = True
         raise Lost(f"{TRIES} appends in a row were refused")
 
+    async def _send(self, event: subjects.Event, entry: entries.Entry) -> Appended | Refused:
+        """Append once; a ledger without room is asked again until it has some (rule 19)."""
+        while True:
+            try:
+                return await self.bus.ledger.append(
+                    subjects.task_event(self.scope, event),
+                    codec.encode(entry),
+                    scope=self.scope,
+                    expect=self.last,
+                )
+            except Unavailable as error:
+                if error.retry_after is None:
+                    raise
+                await asyncio.sleep(error.retry_after)
+
     async def read(self) -> History:
         """The task's history as stored now; what is void in it is logged."""
         history = fold(self.scope, await self.bus.ledger.history(self.scope))
-        for void in history.voids:
-            log.warning(
-                "ledger.void-entry %s at %d: %s",
-                void.stored.subject,
-                void.stored.sequence,
-                void.reason,
-            )
+        log_voids(history)
         return history
 
-    async def take_over(self, history: History, former: str, how: str) -> None:
-        """Begin as the next holder: from here on every append of the former one is refused (rule 8)."""
-        self.hold, self.last, self.valid = history.hold, history.last, history.last_valid
-        entry = entries.TakenOver(
-            v=entries.VERSION,
-            **self.common("held"),
-            deliveries=self.delivery.deliveries,
-            how=how,  # type: ignore[arg-type]  # one of the three, by `Taking.how`
-            former=former,
-            started=self.started,
-        )
-        answer = await self.bus.ledger.append(
-            subjects.task_event(self.scope, "taken-over"),
-            codec.encode(entry),
-            scope=self.scope,
-            expect=self.last,
-        )
-        if not isinstance(answer, Appended):
-            history = await self.read()
-            landed = history.landed(entry.id)
-            if not landed or history.hold != landed:
-                self.lost = True
-                raise Lost("another instance took it over meanwhile")
-            self.last, self.valid, self.hold = history.last, history.last_valid, landed
-            return
-        self.last = self.valid = self.hold = answer.sequence
+    async def take_over(self, history: History, former: str, how: How) -> History:
+        """Begin as the next holder: from here on every append of the former one is refused (rule 8).
+
+        Returns the history that it ended. Raises Lost where another took over, or nothing is left to take.
+        """
+        for _ in range(TRIES):
+            self.hold, self.last, self.valid = history.hold, history.last, history.last_valid
+            entry = entries.TakenOver(
+                v=entries.VERSION,
+                **self.common("held"),
+                deliveries=self.delivery.deliveries,
+                how=how,
+                former=former,
+                started=self.started,
+            )
+            answer = await self._send("taken-over", entry)
+            if isinstance(answer, Appended):
+                self.last = self.valid = self.hold = answer.sequence
+                return history
+            now = await self.read()
+            landed = now.landed(entry.id)
+            if landed and now.hold == landed:
+                self.last, self.valid, self.hold = now.last, now.last_valid, landed
+                return now
+            if now.hold != history.hold or now.live_dispatch != self.delivery.stored.sequence:
+                break
+            history = now  # only void entries, a signal or a cancel came between (rule 2)
+        self.lost = True
+        raise Lost("another instance took it over meanwhile")
 
     async def completed(self, output: bytes) -> None:
         """Append the result."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -25,14 +26,24 @@ class Calls:
     """Starts children of one attempt and follows them; `depth` is the attempt's own."""
 
     def __init__(
-        self, bus: Bus, clock: Clock, watch: Watch, *, depth: int, failures: int, trace: str | None
+        self,
+        bus: Bus,
+        clock: Clock,
+        watch: Watch,
+        *,
+        depth: int,
+        failures: int,
+        trace: str | None,
+        keep: Callable[[], bool],
     ) -> None:
+        """`keep`: whether children outlive a call that is left, since the next holder will wait for them."""
         self._bus = bus
         self._clock = clock
         self._watch = watch
         self._depth = depth
         self._failures = failures
         self._trace = trace
+        self._keep = keep
 
     async def call(
         self,
@@ -43,10 +54,43 @@ class Calls:
         timeout: timedelta | None,
     ) -> Any:
         """The child's result. Raises TaskFailed, WaitTimeout; left early, the child is cancelled."""
+        opened = await self._opening(parent, wanted, value, key)
+        live = subjects.live_task(opened.scope)
+        await self._watch.open(live)
+        followed = self._watch.follow(opened.scope, fresh=True)
+        finished = False
+        try:
+            answer = await self._bus.ledger.append(
+                opened.subject, opened.body, scope=opened.scope, expect=0
+            )
+            if isinstance(answer, Appended):
+                self._watch.begun(followed, opened.acknowledged(answer.sequence))
+            else:
+                await submission.confirm(self._bus, opened, answer)
+                self._watch.read(followed)
+            async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
+                history = await asyncio.shield(followed.ended)
+            finished = True
+        except TimeoutError:
+            raise WaitTimeout(
+                f"{wanted.name} task {opened.entry.task} did not end within {timeout}",
+                fix="give the call a longer `timeout=`",
+            ) from None
+        finally:
+            await self._watch.shut(live)
+            if not finished:
+                self._watch.forget(opened.scope)
+                if not self._keep():
+                    await asyncio.shield(self._cancel(opened.scope))
+        return await self._result(history, wanted)
+
+    async def _opening(
+        self, parent: TaskInfo, wanted: Capability[Any, Any], value: Any, key: str
+    ) -> submission.Opening:
         # a re-run of the attempt finds its child again; a retry after a failure starts a new one (rule 12)
         child = ids.derived_id("child", parent.id, key, str(self._failures))
         data = payload.encode_value(value, f"the input of {wanted.name}")
-        opened = submission.opening(
+        return submission.opening(
             wanted.name,
             parent.owner,
             child,
@@ -62,33 +106,6 @@ class Calls:
                 trace=self._trace,
             ),
         )
-        live = subjects.live_task(opened.scope)
-        await self._watch.open(live)
-        followed = self._watch.follow(opened.scope, fresh=True)
-        finished = False
-        try:
-            answer = await self._bus.ledger.append(
-                opened.subject, opened.body, scope=opened.scope, expect=0
-            )
-            if isinstance(answer, Appended):
-                self._watch.begun(followed, opened.acknowledged(answer.sequence))
-            else:
-                await submission.confirm(self._bus, opened, answer)
-                self._watch.read(followed)
-            async with asyncio.timeout(timeout.total_seconds() if timeout else None):
-                history = await asyncio.shield(followed.ended)
-            finished = True
-        except TimeoutError:
-            raise WaitTimeout(
-                f"{wanted.name} task {child} did not end within {timeout}",
-                fix="give the call a longer `timeout=`",
-            ) from None
-        finally:
-            await self._watch.shut(live)
-            if not finished:
-                self._watch.forget(opened.scope)
-                await asyncio.shield(self._cancel(opened.scope))
-        return await self._result(history, wanted)
 
     async def _result(self, history: History, wanted: Capability[Any, Any]) -> Any:
         data = await outcome.output(self._bus, history)

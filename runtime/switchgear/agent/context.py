@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 In = TypeVar("In")
 Out = TypeVar("Out")
 T = TypeVar("T")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+T4 = TypeVar("T4")
 P = ParamSpec("P")
 
 
@@ -137,6 +140,22 @@ class Context:
         result = await self._surroundings.calls.call(self.task, wanted, input, key, timeout)
         self._surroundings.moved()
         return result
+
+    @overload
+    async def gather(self, one: Awaitable[T], two: Awaitable[T2], /) -> tuple[T, T2]: ...
+
+    @overload
+    async def gather(
+        self, one: Awaitable[T], two: Awaitable[T2], three: Awaitable[T3], /
+    ) -> tuple[T, T2, T3]: ...
+
+    @overload
+    async def gather(
+        self, one: Awaitable[T], two: Awaitable[T2], three: Awaitable[T3], four: Awaitable[T4], /
+    ) -> tuple[T, T2, T3, T4]: ...
+
+    @overload
+    async def gather(self, *awaitables: Awaitable[T]) -> tuple[T, ...]: ...
 
     async def gather(self, *awaitables: Awaitable[Any]) -> tuple[Any, ...]:
         """All results in order, or the first error after cancelling the others and waiting for them."""

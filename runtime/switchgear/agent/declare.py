@@ -12,7 +12,7 @@ from switchgear.agent.context import Context
 from switchgear.agent.resource import Resource
 from switchgear.contract import limits, subjects
 from switchgear.contract.capability import AnyCapability, Capability
-from switchgear.contract.values import Retry
+from switchgear.contract.values import Retry, retry_fault
 from switchgear.errors import UsageError
 
 In = TypeVar("In")
@@ -185,6 +185,7 @@ def _labels(labels: Mapping[str, str]) -> dict[str, str]:
 
 
 def _checked(retry: Retry) -> Retry:
-    if not 1 <= retry.max_attempts <= limits.MAX_ATTEMPTS:
-        raise UsageError(f"max_attempts is {retry.max_attempts}, not 1 to {limits.MAX_ATTEMPTS}")
+    fault = retry_fault(retry)
+    if fault:
+        raise UsageError(f"the retry policy cannot be used: {fault}")
     return retry

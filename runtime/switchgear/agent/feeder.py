@@ -19,8 +19,19 @@ from switchgear.errors import NotFound, SwitchgearError
 
 log = logging.getLogger(__name__)
 
-LOOK_AGAIN = 30.0
-"""Seconds after which an idle feeder makes sure that its lanes still exist."""
+LOOK_AGAIN = 47.0
+"""Seconds after which an idle feeder makes sure that its lanes still exist; out of step with the lease."""
+LONGEST_PAUSE = 2.0
+"""Seconds between pulls while the broker does not answer."""
+
+
+class _Credit:
+    """What one waiting pull may still deliver."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, left: int) -> None:
+        self.left = left
 
 
 class Feeder:
@@ -48,7 +59,7 @@ class Feeder:
         self._ensure = ensure
         self._beyond: deque[Delivery] = deque()
         self._pulls: dict[str, Pulls] = {}
-        self._credit: dict[str, int] = {}
+        self._credit: dict[str, _Credit] = {}
         self._changed = asyncio.Event()
         self._stopping = False
         self._serving: asyncio.Task[None] | None = None
@@ -62,17 +73,20 @@ class Feeder:
     async def serve(self) -> None:
         """Feed until `stop`."""
         self._serving = asyncio.current_task()
+        pause = 0.1
         while not self._stopping:
             try:
                 if self.free <= 0:
                     await self._until_freed()
                 elif not await self._take_what_is_there():
                     await self._wait_for_more()
+                pause = 0.1
             except NotFound:
                 await self._ensure()
             except SwitchgearError as error:
                 log.warning("feeder.pull-failed %s: %s", self._lanes[0], error)
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
 
     async def stop(self) -> None:
         """Ask for nothing more, and hand back what has not begun."""
@@ -156,16 +170,18 @@ class Feeder:
     def _top_up(self) -> None:
         share = -(-self.free // len(self._lanes))
         for lane in self._lanes:
-            if self._credit.get(lane, 0) <= 0:
-                self._credit[lane] = share
+            credit = self._credit.get(lane)
+            if credit is None or credit.left <= 0:
+                credit = self._credit[lane] = _Credit(share)
                 self._pulls[lane] = self._work.wait(
-                    [lane], share, lambda delivery, lane=lane: self._arrived_on(lane, delivery)
+                    [lane], share, lambda delivery, own=credit: self._arrived_for(own, delivery)
                 )
 
-    def _arrived_on(self, lane: str, delivery: Delivery) -> None:
-        self._credit[lane] -= 1
+    def _arrived_for(self, credit: _Credit, delivery: Delivery) -> None:
+        """A delivery of a waiting pull, perhaps of one that is being ended."""
+        credit.left -= 1
         self._arrived(delivery)
-        if self._credit[lane] <= 0 or self.free <= 0:
+        if credit.left <= 0 or self.free <= 0:
             self._changed.set()
 
     async def _end_pulls(self) -> None:

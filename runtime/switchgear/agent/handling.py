@@ -18,8 +18,8 @@ from switchgear.agent.reports import Reports
 from switchgear.agent.task_info import TaskInfo
 from switchgear.contract import codec
 from switchgear.contract.values import Failure
-from switchgear.errors import InvalidInput, SwitchgearError
-from switchgear.resilience.classify import classify, timed_out
+from switchgear.errors import InvalidInput, SwitchgearError, UsageError
+from switchgear.resilience.classify import classify, timed_out, unfit_output
 from switchgear.tasks import payload
 from switchgear.tasks.watch import Watch
 
@@ -53,7 +53,7 @@ class Handling:
                 # also where the handler swallowed the cancel: any other end would be void by now
                 await attempt.cancelled(attempt.cancel_reason)
             elif not isinstance(output, Failure):
-                await attempt.completed(output)
+                await self._complete(attempt, declared, output)
             elif attempt.handing_back:
                 raise asyncio.CancelledError  # what a handler raises while it is stopped is no failure
             else:
@@ -61,9 +61,18 @@ class Handling:
         except CancelledMeanwhile as meanwhile:
             await attempt.cancelled(str(meanwhile))
 
+    async def _complete(
+        self, attempt: Attempt, declared: Declared[Any, Any], output: bytes
+    ) -> None:
+        """Append the result; one that cannot be stored is a failure of the handler, not of the agent."""
+        try:
+            await attempt.completed(output)
+        except UsageError as error:
+            await attempt.failed(unfit_output(declared.name, error))
+
     async def _output(self, attempt: Attempt, declared: Declared[Any, Any]) -> bytes | Failure:
         """The handler's output as JSON, or why there is none."""
-        limit = declared.timeout.total_seconds() if declared.timeout else None
+        limit = None if declared.timeout is None else declared.timeout.total_seconds()
         reports = Reports(attempt, self._report_every)
         scope = asyncio.timeout(limit)
         try:
@@ -77,7 +86,10 @@ class Handling:
             return classify(RuntimeError("the handler cancelled itself"))
         except TimeoutError as error:
             return timed_out(limit or 0) if scope.expired() else classify(error)
-        except Exception as error:
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # an argument parser in a step must not end the agent
             if not isinstance(error, SwitchgearError):
                 log.warning("handler.raised %s", attempt.subject.task, exc_info=True)
             return classify(error)
@@ -110,12 +122,7 @@ class Handling:
             data = codec.encode(result)
             checker.decode(data)
         except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
-            return Failure(
-                error_class="bug",
-                code="SG1513",
-                message=f"the output of {declared.name} does not fit its type: {error}",
-                fix="return a value of the annotated type",
-            )
+            return unfit_output(declared.name, error)
         return data
 
     def _context(self, attempt: Attempt, declared: Declared[Any, Any], reports: Reports) -> Context:
@@ -137,6 +144,7 @@ class Handling:
             depth=dispatched.depth,
             failures=attempt.failures,
             trace=dispatched.trace,
+            keep=lambda: attempt.handing_back or attempt.lost,
         )
         return Context(
             Surroundings(

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 from datetime import timedelta
-from typing import Literal
 
-from switchgear.agent.attempt import Attempt, Lost
+from switchgear.agent.attempt import Attempt, CancelledMeanwhile, How, Lost
 from switchgear.bus.port import Bus, Delivery
 from switchgear.clock import Clock
 from switchgear.contract import codec, entries, limits, subjects
@@ -79,7 +78,8 @@ class Receiving:
                 delivery.ack()
                 return
             if history.position == "held" and history.holder in (None, self._bus.name):
-                attempt.hold, attempt.last = history.hold, history.last
+                attempt.hold = history.hold
+                attempt.last, attempt.valid = history.last, history.last_valid
                 await attempt.released("no-slot")
             delivery.nak()
 
@@ -120,7 +120,11 @@ class Receiving:
             delivery.stored.sequence,
             self._bus.name,
             delivery.deliveries,
-            running=mine is not None and not mine.lost,
+            running=(
+                mine is not None
+                and not mine.lost
+                and mine.delivery.stored.sequence == delivery.stored.sequence
+            ),
         )
         if begin.act == "ack":
             delivery.ack()
@@ -133,7 +137,7 @@ class Receiving:
         attempt.failures = history.failures
         if begin.act == "take-over":
             how = await self._how(attempt, begin)
-            await attempt.take_over(history, begin.former, how)
+            history = await attempt.take_over(history, begin.former, how)
             crashes = history.crashes + (how == "crash")
             if crashes > limits.MAX_CRASHES:
                 await self._end_poisoned(attempt, history, crashes)
@@ -142,9 +146,7 @@ class Receiving:
             attempt.cancel_reason = history.cancelling.reason
         return True
 
-    async def _how(
-        self, attempt: Attempt, begin: holding.Begin
-    ) -> Literal["released", "alive", "crash"]:
+    async def _how(self, attempt: Attempt, begin: holding.Begin) -> How:
         """How the task came here: a broker outage longer than the lease is no crash of the handler."""
         if begin.loose:
             return "released"
@@ -164,7 +166,10 @@ class Receiving:
             await self._end(attempt, crash_loop(crashes))
 
     async def _end(self, attempt: Attempt, failure: Failure) -> None:
-        await attempt.failed(failure)
+        try:
+            await attempt.failed(failure)
+        except CancelledMeanwhile as meanwhile:
+            await attempt.cancelled(str(meanwhile))
         attempt.delivery.ack()
 
 

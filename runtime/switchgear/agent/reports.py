@@ -32,9 +32,9 @@ class Reports:
             task=attempt.subject.task,
             time=attempt.clock.now(),
             attempt=attempt.dispatched.attempt,
-            fraction=None if fraction is None else min(max(fraction, 0.0), 1.0),
-            message=message[:_TEXT],
-            counters=counters,
+            fraction=None if fraction is None else min(max(float(fraction), 0.0), 1.0),
+            message=str(message)[:_TEXT].encode("utf-8", "replace").decode(),
+            counters={name: float(value) for name, value in counters.items()},
             writer=attempt.bus.name,
         )
         loop = asyncio.get_running_loop()

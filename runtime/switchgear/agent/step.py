@@ -84,7 +84,7 @@ async def run_step(
 
 
 async def _once(fn: Callable[..., Any], args: Any, kwargs: Any, timeout: timedelta | None) -> Any:
-    async with asyncio.timeout(timeout.total_seconds() if timeout else None):
+    async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
         if inspect.iscoroutinefunction(fn):
             return await fn(*args, **kwargs)
         return await asyncio.to_thread(fn, *args, **kwargs)

@@ -22,11 +22,14 @@ from switchgear.clock import SYSTEM, Clock
 from switchgear.contract import codec, subjects
 from switchgear.contract.queries import Cancel, Command, LaneQuery, Lanes
 from switchgear.errors import ProtocolError, SwitchgearError, Unavailable
+from switchgear.loop import supervised
 from switchgear.tasks.asking import ask
 from switchgear.tasks.watch import Watch
 
 log = logging.getLogger(__name__)
 
+LAST_WORDS = 2.0
+"""Seconds for each thing that a leaving instance still tells a broker, which may be gone."""
 REMEMBER_CANCEL = 2.0
 """Seconds that a cancel is remembered for a task whose delivery may still be on its way (rule 14)."""
 
@@ -85,8 +88,8 @@ class Worker:
             feeder = self._feeder(declared)
             self._feeders[declared.name] = feeder
         self._services = [
-            asyncio.create_task(self._feed(), name="feeders"),
-            asyncio.create_task(self._extend(), name="leases"),
+            asyncio.create_task(supervised("feeders", self._feed), name="feeders"),
+            asyncio.create_task(supervised("leases", self._extend), name="leases"),
         ]
         log.info("agent.ready %s %s", self.agent.name, self._bus.name)
 
@@ -97,8 +100,9 @@ class Worker:
     async def drain(self) -> None:
         """Take nothing new, finish what runs within the drain time, hand the rest back, and leave."""
         self._announcer.draining = True
-        with contextlib.suppress(SwitchgearError):
-            await self._announcer.announce()
+        with contextlib.suppress(SwitchgearError, TimeoutError):
+            async with asyncio.timeout(LAST_WORDS):
+                await self._announcer.announce()
         await asyncio.gather(*(feeder.stop() for feeder in self._feeders.values()))
         if self._attempts:
             await asyncio.wait(self._attempts, timeout=self._settings.drain.total_seconds())
@@ -129,14 +133,21 @@ class Worker:
         for service in self._services:
             service.cancel()
         await asyncio.gather(*self._services, return_exceptions=True)
-        with contextlib.suppress(SwitchgearError):
-            await self._announcer.stop()
-        for subscription in self._subscriptions:
-            with contextlib.suppress(SwitchgearError):
-                await subscription.unsubscribe()
-        await self._watch.close()
-        await self._open.aclose()
-        self.drained.set()
+        try:
+            with contextlib.suppress(SwitchgearError, TimeoutError):
+                async with asyncio.timeout(LAST_WORDS):
+                    await self._announcer.stop()
+            for subscription in self._subscriptions:
+                with contextlib.suppress(SwitchgearError):
+                    await subscription.unsubscribe()
+            await self._watch.close()
+            await self._open.aclose()
+        except Exception:
+            log.exception(
+                "agent.leaving %s", self.agent.name
+            )  # a resource that cannot close must not keep us
+        finally:
+            self.drained.set()
 
     # lanes
 
@@ -195,6 +206,8 @@ class Worker:
             attempt.running = asyncio.current_task()
             self._running[attempt.subject.task] = attempt
             self._announcer.stir()
+            if attempt.subject.task in self._cancels:
+                await self._cancel_before_run(attempt)
             if attempt.cancel_reason is not None:
                 await attempt.cancelled(attempt.cancel_reason)
             else:
@@ -275,12 +288,19 @@ class Worker:
             asked = history.cancelling
             if asked is None or history.hold != attempt.hold or history.ended:
                 return
-            if attempt.settling:
-                return  # its append finds the cancel, or came before it
+            if attempt.settling or attempt.cancel_reason is not None:
+                return  # its append finds the cancel, or another order was faster
             attempt.last, attempt.valid = history.last, history.last_valid
             attempt.cancel_reason = asked.reason
             if attempt.running is not None:
                 attempt.running.cancel()
+
+    async def _cancel_before_run(self, attempt: Attempt) -> None:
+        """A cancel was heard while the delivery was on its way: the ledger tells whether it stands."""
+        history = await attempt.read()
+        if history.cancelling is not None and history.hold == attempt.hold:
+            attempt.last, attempt.valid = history.last, history.last_valid
+            attempt.cancel_reason = history.cancelling.reason
 
     def _busy(self) -> tuple[dict[str, int], list[Attempt]]:
         busy = {name: feeder.running for name, feeder in self._feeders.items() if feeder.running}

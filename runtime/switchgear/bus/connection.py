@@ -142,7 +142,7 @@ class NatsBus:
         self.link.publisher.close()
         try:
             await self._client.close()
-        except (OSError, nats_errors.Error) as error:
+        except (OSError, RuntimeError, nats_errors.Error) as error:  # uvloop: a closed transport
             log.debug("bus.close_failed", extra={"error": repr(error)})
         self.link.asking.close()
 

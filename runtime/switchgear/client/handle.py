@@ -100,9 +100,12 @@ class TaskHandle(Generic[Out]):
                 for valid in end:
                     yield events.of_entry(valid)
                     return
+                if followed.ended.done() and not followed.ended.cancelled():
+                    followed.ended.result()  # raises when the mesh was closed meanwhile
                 shown = history.last_valid or shown
         finally:
             followed.watchers.remove(moved)
+            self._watch.forget(self._scope)
             await reports.unsubscribe()
 
     async def _end_within(self, timeout: timedelta | None) -> History:

@@ -169,7 +169,8 @@ class Mesh:
         ended: asyncio.Queue[asyncio.Task[int]] = asyncio.Queue()
         for one in waits:
             one.add_done_callback(ended.put_nowait)
-        until = asyncio.get_running_loop().time() + timeout.total_seconds() if timeout else None
+        now = asyncio.get_running_loop().time()
+        until = None if timeout is None else now + timeout.total_seconds()
         left = len(waits)
         try:
             while left:
@@ -261,12 +262,14 @@ class Mesh:
         retry: Retry | None,
         require_agent: bool,  # noqa: FBT001  # one of submit's own
     ) -> submission.Options:
+        deadline_in = deadline if isinstance(deadline, timedelta) else None
         if isinstance(deadline, timedelta):
             deadline = self._clock.now() + deadline
         return submission.Options(
             version=capability.version if isinstance(capability, Capability) else "*",
             priority=priority,
             deadline=deadline,
+            deadline_in=deadline_in,
             labels=dict(labels or {}),
             retry=retry,
             require_agent=require_agent,

@@ -72,6 +72,17 @@ class Retry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Error classes that are repeated; all others are final."""
 
 
+def retry_fault(retry: Retry) -> str:
+    """What is wrong with a policy; empty for nothing."""
+    if not 1 <= retry.max_attempts <= limits.MAX_ATTEMPTS:
+        return f"max_attempts is {retry.max_attempts}, not 1 to {limits.MAX_ATTEMPTS}"
+    if retry.initial.total_seconds() < 0 or retry.max_delay.total_seconds() < 0:
+        return "a delay is negative"
+    if not 1 <= retry.factor <= limits.MAX_FACTOR:
+        return f"factor is {retry.factor}, not 1 to {limits.MAX_FACTOR}"
+    return ""
+
+
 class Blob(Struct, frozen=True, kw_only=True):
     """A payload in the object store, named by its content."""
 

@@ -12,6 +12,7 @@ from switchgear.bus.port import Delivery, Work
 from switchgear.clock import Clock
 from switchgear.contract import subjects
 from switchgear.errors import NotFound, SwitchgearError
+from switchgear.loop import supervised
 from switchgear.registry.watch import RegistryWatch
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class LaneWatch:
 
     def start(self) -> None:
         """Begin to look."""
-        self._looking = asyncio.create_task(self._look_on(), name="lanes")
+        self._looking = asyncio.create_task(supervised("lanes", self._look_on), name="lanes")
 
     async def stop(self) -> None:
         """Look no more."""

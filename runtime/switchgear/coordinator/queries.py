@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
+
 from switchgear.bus.port import Bus, Message, Subscription
-from switchgear.contract import codec, subjects
+from switchgear.contract import codec, limits, subjects
+from switchgear.contract.announcement import Announcement, Offer
 from switchgear.contract.queries import (
     Agents,
     Capabilities,
@@ -99,7 +102,10 @@ class Queries:
         except Exception as error:
             log.exception("query.failed %s", message.subject)
             answer = Problem(code=SwitchgearError.code, what=f"{type(error).__name__}: {error}")
-        self._bus.core.publish(message.reply, codec.encode(answer))
+        data = codec.encode(answer)
+        if len(data) > limits.MAX_ENTRY:
+            data = codec.encode(_too_large(message.subject, len(data)))
+        self._bus.core.publish(message.reply, data)
 
     async def _capabilities(self, principal: str, query: Nothing) -> Capabilities:
         del principal, query
@@ -110,12 +116,18 @@ class Queries:
             for pools in self._registry.table.capabilities().values()
             for pool in pools
         ]
-        return Capabilities(rows=tuple(rows))
+        answer = Capabilities(rows=tuple(rows))
+        if len(codec.encode(answer)) <= limits.MAX_ENTRY:
+            return answer
+        bare = [replace(row, offer=_without_schemas(row.offer)) for row in rows]
+        return Capabilities(rows=tuple(bare))
 
     async def _agents(self, principal: str, query: Nothing) -> Agents:
         del principal, query
         found = self._registry.table.instances
-        return Agents(instances=tuple(found[subject].announcement for subject in sorted(found)))
+        return Agents(
+            instances=tuple(_listed(found[subject].announcement) for subject in sorted(found))
+        )
 
     async def _explain(self, principal: str, query: ExplainQuery) -> Explanation:
         tail = await self._bus.ledger.leader_tail(subjects.scope("*", principal, query.task))
@@ -145,16 +157,20 @@ class Queries:
             )
         return Drained(instances=tuple(one.instance for one in told))
 
+    async def ensure_lanes(
+        self, lanes: Iterable[tuple[str, str]], *, missing: bool = False
+    ) -> None:
+        """Make the lanes of these capabilities and pools; `missing`: also those that were made before."""
+        wanted = [lane for lane in lanes if missing or lane not in self._lanes]
+        ensure = self._bus.work.ensure_lane
+        await asyncio.gather(
+            *(ensure(*lane, priority) for lane in wanted for priority in subjects.PRIORITIES)
+        )
+        self._lanes.update(wanted)
+
     async def _ensure_lanes(self, principal: str, query: LaneQuery) -> Lanes:
         del principal
-        wanted = [
-            (capability, pool, priority)
-            for capability, pool in query.lanes
-            if query.missing or (capability, pool) not in self._lanes
-            for priority in subjects.PRIORITIES
-        ]
-        await asyncio.gather(*(self._bus.work.ensure_lane(*lane) for lane in wanted))
-        self._lanes.update(query.lanes)
+        await self.ensure_lanes(query.lanes, missing=query.missing)
         names = [
             subjects.lane_consumer(capability, pool, priority)
             for capability, pool in query.lanes
@@ -165,3 +181,21 @@ class Queries:
     async def _holder(self, principal: str, query: HolderQuery) -> Holder:
         del principal
         return Holder(instance=self._registry.runner(query.task))
+
+
+def _listed(announcement: Announcement) -> Announcement:
+    """An instance as lists show it: what its capabilities take and give is asked for by name."""
+    return replace(announcement, offers=tuple(map(_without_schemas, announcement.offers)))
+
+
+def _without_schemas(offer: Offer) -> Offer:
+    return replace(offer, input_schema={}, output_schema={})
+
+
+def _too_large(subject: str, size: int) -> Problem:
+    return Problem(
+        code="SG1103",
+        what=f"the answer to {subject} has {size} bytes",
+        why=f"{limits.MAX_ENTRY} are the limit",
+        fix="ask for less at a time",
+    )

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
+from datetime import timedelta
+from typing import Any
 
 import msgspec
 
@@ -21,16 +23,19 @@ from switchgear.contract.queries import Cancel
 from switchgear.coordinator import reading, schemas
 from switchgear.coordinator.lanes import LaneWatch
 from switchgear.coordinator.queries import Queries
-from switchgear.errors import ProtocolError, SwitchgearError
+from switchgear.errors import NotFound, ProtocolError, SwitchgearError
 from switchgear.lifecycle import coordination
 from switchgear.lifecycle.history import History
 from switchgear.registry.watch import RegistryWatch
 from switchgear.tasks import payload
+from switchgear.tasks.voids import log_voids
 
 log = logging.getLogger(__name__)
 
 IN_FLIGHT = 1024
 """Submissions that one replica works on at a time."""
+AGAIN = timedelta(seconds=1)
+"""After how long a delivery comes again whose handling failed."""
 TRIES = 100
 """Refusals of one decision in a row; beyond it the delivery is left to its redelivery."""
 
@@ -53,6 +58,11 @@ class _Together:
         """All of them are done."""
         for delivery in self._deliveries:
             delivery.ack()
+
+    def nak(self, delay: timedelta | None = None) -> None:
+        """All of them shall come again."""
+        for delivery in self._deliveries:
+            delivery.nak(delay)
 
 
 class Coordinator:
@@ -105,6 +115,13 @@ class Coordinator:
 
     def _submitted(self, delivery: Delivery) -> None:
         """The usual path: a fresh submission, placed without a read."""
+        try:
+            self._place_fresh(delivery)
+        except Exception:
+            log.exception("coordinator.failed %s", delivery.stored.subject)
+            delivery.nak(AGAIN)
+
+    def _place_fresh(self, delivery: Delivery) -> None:
         subject = self._subject(delivery)
         if subject is None:
             return
@@ -117,7 +134,7 @@ class Coordinator:
             return
         decision = self._decide(history, bytes(submission.input) if submission else b"null")
         if decision.effects or decision.entry is None:
-            self._later(self._settle(scope, delivery, history))
+            self._later(delivery, self._settle(scope, delivery, history))
             return
         answer = asyncio.ensure_future(self._append(history, decision))
         answer.add_done_callback(lambda done: self._answered(scope, delivery, done))
@@ -130,6 +147,7 @@ class Coordinator:
         error = done.exception()
         if error is not None:
             log.error("coordinator.append-failed %s: %s", scope, error)
+            delivery.nak(AGAIN)
         elif isinstance(done.result(), Appended):
             delivery.ack()
         else:
@@ -148,7 +166,8 @@ class Coordinator:
             log.warning("coordinator.due-refused %s: %s", delivery.stored.subject, error)
             delivery.ack()
             return
-        self._later(self._settle(subject.scope, delivery, due=subject.kind, rechecks=due.n))
+        settling = self._settle(subject.scope, delivery, due=subject.kind, rechecks=due.n)
+        self._later(delivery, settling)
 
     def _subject(self, delivery: Delivery) -> subjects.TaskSubject | None:
         try:
@@ -162,12 +181,12 @@ class Coordinator:
         """A delivery from the lane of a pool that is gone."""
         subject = self._subject(delivery)
         if subject is not None:
-            await self._guarded(self._settle(subject.scope, delivery, lane_gone=True))
+            await self._guarded(delivery, self._settle(subject.scope, delivery, lane_gone=True))
 
     def _offered(self, capabilities: set[str]) -> None:
         """Somebody new offers these: wake who waits for them."""
         for capability in capabilities:
-            self._later(self._wake(capability))
+            self._later(None, self._wake(capability))
 
     # what is done about it
 
@@ -181,14 +200,15 @@ class Coordinator:
             waiting.append(delivery)
             return
         self._settling[scope] = []
-        self._later(self._settle_all(scope, delivery))
+        self._later(None, self._settle_all(scope, delivery))
 
     async def _settle_all(self, scope: str, first: Delivery) -> None:
         try:
-            await self._guarded(self._settle(scope, first))
+            await self._guarded(first, self._settle(scope, first))
             while waiting := self._settling[scope]:
                 self._settling[scope] = []
-                await self._guarded(self._settle(scope, _Together(waiting)))
+                together = _Together(waiting)
+                await self._guarded(together, self._settle(scope, together))
         finally:
             del self._settling[scope]
 
@@ -233,11 +253,12 @@ class Coordinator:
                     return
             history = None
         log.error("coordinator.unsettled %s after %d tries", scope, TRIES)
+        delivery.nak(AGAIN)
 
     def _decide(
         self,
         history: History,
-        data: bytes,
+        data: bytes | None,
         due: str = "",
         rechecks: int = 0,
         *,
@@ -257,13 +278,7 @@ class Coordinator:
             settling_until=table.is_settling(now),
         )
         stamp = coordination.Stamp(ids.new_id(milliseconds(now)), self._bus.name, now)
-        for void in history.voids:
-            log.warning(
-                "ledger.void-entry %s at %d: %s",
-                void.stored.subject,
-                void.stored.sequence,
-                void.reason,
-            )
+        log_voids(history)
         return coordination.decide(history, view, stamp)
 
     def _append(
@@ -276,16 +291,16 @@ class Coordinator:
             expect=history.last,
         )
 
-    async def _input(self, history: History) -> bytes:
-        """The submission's input; fetched only where it will be checked."""
+    async def _input(self, history: History) -> bytes | None:
+        """The submission's input, fetched only where it will be checked; None where its blob is not there."""
         submission = history.submitted
         if submission is None or history.attempt or history.ended:
             return b"null"
         try:
             return await payload.load(self._bus.blobs, submission.input, submission.input_blob)
-        except SwitchgearError as error:
+        except (NotFound, ProtocolError) as error:
             log.warning("coordinator.input-missing %s: %s", history.scope, error)
-            return b"null"
+            return None
 
     async def _arm(self, scope: str, decision: coordination.Decision) -> None:
         for effect in decision.effects:
@@ -304,20 +319,31 @@ class Coordinator:
                 self._bus.core.publish(subjects.cancel(history.capability), codec.encode(command))
 
     async def _wake(self, capability: str) -> None:
+        # its instance asks for them as well, but may die before: a task must not be in a lane that nobody looks at
+        pools = self.registry.table.pools(capability)
+        await self._queries.ensure_lanes((capability, pool.offer.pool) for pool in pools)
         for timer in await self._bus.timers.armed(subjects.capacity_timers(capability)):
             scope = subjects.parse_timer(timer).scope
             await self._bus.timers.wake(subjects.due(scope, "capacity"), b"{}")
 
-    def _later(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(self._guarded(work))
+    def _later(
+        self, delivery: Delivery | _Together | None, work: Coroutine[Any, Any, None]
+    ) -> None:
+        task = asyncio.ensure_future(self._guarded(delivery, work))
+        # a stop may cancel the task before its first step, and so before it awaits the work
+        task.add_done_callback(lambda _: work.close())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _guarded(self, work: Awaitable[None]) -> None:
-        """One task's trouble is not the service's: an unsettled delivery comes again."""
+    async def _guarded(self, delivery: Delivery | _Together | None, work: Awaitable[None]) -> None:
+        """One task's trouble is not the service's: its delivery goes back, and so does its place in the intake."""
         try:
             await work
         except SwitchgearError as error:
             log.error("coordinator.failed %s", error)
         except Exception:
             log.exception("coordinator.failed")
+        else:
+            return
+        if delivery is not None:
+            delivery.nak(AGAIN)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from switchgear.contract import limits, subjects
 from switchgear.contract.announcement import Offer
 from switchgear.contract.entries import Submitted
-from switchgear.contract.values import Retry
+from switchgear.contract.values import retry_fault
 from switchgear.errors import REJECTIONS, ProtocolError
 from switchgear.lifecycle import routing
 
@@ -66,16 +66,5 @@ def examine(submission: Submitted, stored_at: datetime) -> Refusal | None:
         return refusal("SG1206", str(error))
     if not 0 <= submission.depth <= limits.MAX_DEPTH:
         return refusal("SG1208", f"level {submission.depth}")
-    if submission.retry is not None:
-        return _examine_retry(submission.retry)
-    return None
-
-
-def _examine_retry(retry: Retry) -> Refusal | None:
-    if not 1 <= retry.max_attempts <= limits.MAX_ATTEMPTS:
-        return refusal("SG1209", f"max_attempts is {retry.max_attempts}")
-    if retry.initial.total_seconds() < 0 or retry.max_delay.total_seconds() < 0:
-        return refusal("SG1209", "a delay is negative")
-    if not 1 <= retry.factor <= limits.MAX_FACTOR:
-        return refusal("SG1209", f"factor is {retry.factor}")
-    return None
+    fault = retry_fault(submission.retry) if submission.retry is not None else ""
+    return refusal("SG1209", fault) if fault else None

@@ -41,8 +41,8 @@ class View(NamedTuple):
     pools: Sequence[routing.Pool]
     """Of the task's capability."""
     check: admission.SchemaCheck
-    input: bytes
-    """The submission's input, fetched if it is a blob."""
+    input: bytes | None
+    """The submission's input, fetched if it is a blob; None where the blob is missing or damaged."""
     due: str = ""
     """Kind of the timer that led here; empty for an entry."""
     rechecks: int = 0
@@ -195,6 +195,8 @@ def _place(history: History, view: View, stamp: Stamp) -> Decision:
     if isinstance(found, Route):
         return _unplaced(history, view, stamp, found)
     if not history.attempt:
+        if view.input is None:
+            return reject(history, admission.refusal("SG1207"), stamp)
         misfit = view.check(found.pool.offer, view.input)
         if misfit is not None:
             detail = f"{misfit.message} at {misfit.path}"

@@ -59,6 +59,8 @@ class History:
     """Registered undos that have not run."""
     remnant: bool = False
     """The scope's beginning was deleted by retention: nobody acts on it, its id counts as ended (rule 18)."""
+    gap: bool = False
+    """An entry builds on one that was not added: read the ledger before believing anything (rule 17)."""
     malformed: ProtocolError | None = None
     """Why the submission cannot be read; it is rejected with this."""
     submitted: entries.Submitted | None = None
@@ -142,6 +144,8 @@ class History:
             self.remnant = True
         if self.remnant:
             return "the scope's beginning was deleted"
+        if expected > self.last:
+            self.gap = True
         if expected < self.last_valid:
             return f"it was written before entry {self.last_valid} was known"
         try:

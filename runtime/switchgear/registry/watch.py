@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from switchgear.bus.port import Announced, Bus, Consuming
 from switchgear.clock import Clock
 from switchgear.errors import ProtocolError
+from switchgear.loop import supervised
 from switchgear.registry.table import Table
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,9 @@ class RegistryWatch:
         self.table.settle(self._clock.now())
         self._bus.on_reconnect(lambda: self.table.settle(self._clock.now()))
         self._watching = await self._bus.announcements.watch(self._heard)
-        self._sweeping = asyncio.create_task(self._sweep(), name="registry-sweep")
+        self._sweeping = asyncio.create_task(
+            supervised("registry-sweep", self._sweep), name="registry-sweep"
+        )
 
     def runner(self, task: str) -> str:
         """The live instance that announces that it runs the task; empty for none."""

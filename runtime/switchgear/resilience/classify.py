@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from switchgear.contract import limits
 from switchgear.contract.values import ErrorClass, Failure
 from switchgear.errors import (
@@ -34,10 +36,20 @@ def classify(error: BaseException, *, step: str | None = None) -> Failure:
         message=_cut(message),
         why=_cut(error.why) if known else "",
         fix=_cut(error.fix) if known else "",
-        path=error.path if isinstance(error, InvalidInput) else "",
+        path=_cut(error.path) if isinstance(error, InvalidInput) else "",
         step=_step(error) or step,
         retryable=retryable,
-        retry_after=getattr(error, "retry_after", None),
+        retry_after=_retry_after(error),
+    )
+
+
+def unfit_output(capability: str, error: Exception) -> Failure:
+    """An output that is not what the capability's type says, or that cannot be stored."""
+    return Failure(
+        error_class="bug",
+        code="SG1513",
+        message=_cut(f"the output of {capability} does not fit its type: {error}"),
+        fix="return a value of the annotated type",
     )
 
 
@@ -68,6 +80,7 @@ _KINDS: tuple[tuple[tuple[type[BaseException], ...], ErrorClass, bool], ...] = (
     ((Retryable, Unavailable), "transient", True),
     ((WaitTimeout, TimeoutError), "timeout", True),
     ((NotRecordable, UsageError), "bug", False),
+    ((SystemExit,), "bug", False),
     ((TypeError, NameError, AttributeError, ImportError, AssertionError), "bug", True),
     ((MemoryError,), "resource", True),
 )
@@ -95,10 +108,24 @@ def _as_class(text: str) -> ErrorClass:
 
 
 def _step(error: BaseException) -> str | None:
-    return error.key if isinstance(error, StepFailed) else getattr(error, "step", None)
+    if isinstance(error, StepFailed):
+        return error.key
+    return error.step if isinstance(error, TaskFailed) else None
+
+
+def _retry_after(error: BaseException) -> float | None:
+    """Seconds, whatever the raising side took for a delay: a foreign attribute of that name means nothing."""
+    if not isinstance(error, Retryable | Unavailable):
+        return None
+    asked: object = error.retry_after
+    if isinstance(asked, timedelta):
+        return asked.total_seconds()
+    return float(asked) if isinstance(asked, int | float) else None
 
 
 def _cut(text: str) -> str:
+    """A text that any reader can decode, and that leaves room for others beside it."""
+    text = text.encode("utf-8", "replace").decode()
     if len(text) <= limits.MAX_TEXT // 4:
         return text
     return text[: limits.MAX_TEXT // 4] + " […]"

@@ -79,6 +79,46 @@ class Child:
     task: asyncio.Task[None] | None = None
 
 
+class _Output(asyncio.SubprocessProtocol):
+    """Takes a process's output, and tells its end at once: streams of asyncio wait for whoever holds the pipe."""
+
+    def __init__(self, log: IO[bytes], heard: Callable[[str], None]) -> None:
+        loop = asyncio.get_running_loop()
+        self.exited: asyncio.Future[None] = loop.create_future()
+        self.closed: asyncio.Future[None] = loop.create_future()
+        self._log = log
+        self._heard = heard
+        self._rest = b""
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        self._log.write(data)
+        self._log.flush()
+        *lines, rest = (self._rest + data).split(b"\n")
+        self._rest = rest[-_LINE:]
+        for line in lines:
+            self._tell(line)
+
+    def process_exited(self) -> None:
+        if not self.exited.done():
+            self.exited.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    async def close(self, transport: asyncio.SubprocessTransport) -> None:
+        """Take the rest of the output, for a moment only, and let go of the pipe."""
+        await asyncio.wait((self.closed,), timeout=_DRAIN)
+        transport.close()
+        # The pipe closes in callbacks: without this turn, a loop that ends now warns about it.
+        await asyncio.wait((self.closed,), timeout=_DRAIN)
+        if self._rest:
+            self._tell(self._rest)
+
+    def _tell(self, line: bytes) -> None:
+        self._heard(line[:_LINE].decode(errors="replace").rstrip())
+
+
 class Supervisor:
     """The programs of one mesh. `start` each, then `stop` them."""
 
@@ -147,7 +187,6 @@ class Supervisor:
             while not child.stopping:
                 started = loop.time()
                 child.exit_code = code = await self._run(child)
-                self._clean(child)
                 if child.stopping or code in (0, USAGE):
                     break
                 lived = timedelta(seconds=loop.time() - started)
@@ -167,49 +206,34 @@ class Supervisor:
 
     async def _run(self, child: Child) -> int:
         """One process of the program, from its start to its end; returns the exit code."""
-        process = await asyncio.create_subprocess_exec(
-            *_tied(child.program.command),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **child.program.environment, **processes.marked(child.mark)},
-            # Ctrl-C in a terminal must reach us only: agents drain before their server goes.
-            start_new_session=True,
-        )
-        child.pid = process.pid
-        self._become(child, "running")
-        assert process.stdout is not None
-        reading = asyncio.create_task(self._read(child, process.stdout))
-        try:
-            if child.stopping:
-                _signal(process.pid, signal.SIGTERM)
-            code = await process.wait()
-            await asyncio.wait((reading,), timeout=_DRAIN)
-        except asyncio.CancelledError:
-            _signal(process.pid, signal.SIGKILL)
-            await process.wait()
-            raise
-        finally:
-            reading.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await reading
-        return code
-
-    async def _read(self, child: Child, stream: asyncio.StreamReader) -> None:
-        rest = b""
+        loop = asyncio.get_running_loop()
         with self._open_log(child.program.name) as log:
-            while data := await stream.read(1 << 16):
-                log.write(data)
-                log.flush()
-                *lines, rest = (rest + data).split(b"\n")
-                rest = rest[-_LINE:]
-                for line in lines:
-                    self._line(child, line)
-        if rest:
-            self._line(child, rest)
+            transport, output = await loop.subprocess_exec(
+                lambda: _Output(log, lambda line: self._line(child, line)),
+                *_tied(child.program.command),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **child.program.environment, **processes.marked(child.mark)},
+                # Ctrl-C in a terminal must reach us only: agents drain before their server goes.
+                start_new_session=True,
+            )
+            child.pid = transport.get_pid()
+            self._become(child, "running")
+            try:
+                if child.stopping:
+                    _signal(child.pid, signal.SIGTERM)
+                await asyncio.shield(output.exited)
+            finally:
+                if not output.exited.done():
+                    _signal(child.pid, signal.SIGKILL)
+                    await asyncio.shield(output.exited)
+                self._clean(child)
+                await output.close(transport)
+        code = transport.get_returncode()
+        return -signal.SIGKILL if code is None else code
 
-    def _line(self, child: Child, line: bytes) -> None:
-        text = line[:_LINE].decode(errors="replace").rstrip()
+    def _line(self, child: Child, text: str) -> None:
         child.last_words = text or child.last_words
         self._heard(child.program.name, text)
 

@@ -24,7 +24,9 @@ class Payload(NamedTuple):
 def encode_value(value: Any, what: str) -> bytes:
     """The value as JSON. Raises UsageError naming `what`."""
     try:
-        return codec.encode(value)
+        return codec.canonical(
+            value
+        )  # the same value gives the same bytes in every process: keys rely on it
     except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise UsageError(
             f"{what} cannot be written as JSON",

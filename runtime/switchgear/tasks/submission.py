@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from switchgear.bus.port import Appended, Bus, Refused
@@ -22,6 +22,8 @@ class Options(NamedTuple):
     version: str = "*"
     priority: str = "normal"
     deadline: datetime | None = None
+    deadline_in: timedelta | None = None
+    """The deadline as it was asked for, when relative: what makes a repeated submission the same."""
     labels: dict[str, str] = {}  # noqa: RUF012  # a NamedTuple's default; nobody writes to it
     retry: Retry | None = None
     require_agent: bool = False
@@ -99,7 +101,8 @@ def opening(
 def _digest(capability: str, payload: Payload, options: Options) -> str:
     """What makes two submissions the same: capability, input and options."""
     content = payload.blob.digest if payload.blob else payload.inline
-    return hashlib.sha256(codec.encode((capability, content, options))).hexdigest()
+    asked = options if options.deadline_in is None else options._replace(deadline=None)
+    return hashlib.sha256(codec.canonical((capability, content, asked))).hexdigest()
 
 
 async def confirm(bus: Bus, opened: Opening, answer: Appended | Refused) -> None:

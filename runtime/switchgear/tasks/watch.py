@@ -17,6 +17,7 @@ from switchgear.contract.stored import Stored
 from switchgear.errors import SwitchgearError, Unavailable
 from switchgear.lifecycle.history import History, Valid
 from switchgear.tasks.live import stored_of
+from switchgear.tasks.voids import log_voids
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ class Followed:
             history.begin(self.opening)
         for stored in self.entries:
             history.add(stored)
+        self.doubt = self.doubt or history.gap
         return history
 
 
@@ -118,6 +120,8 @@ class Watch:
             if not followed.ended.done():
                 followed.ended.set_exception(Unavailable("the connection was closed meanwhile"))
                 followed.ended.exception()  # seen: often nobody waits
+            for watcher in followed.watchers:
+                watcher(None)
         for subject in list(self._subscriptions):
             with contextlib.suppress(SwitchgearError):
                 await self.shut(subject)
@@ -180,19 +184,13 @@ class Watch:
         if followed.submitting:
             return
         history = None if followed.missing() else followed.history()
-        if history is not None and history.ended is not None:
+        if history is not None and history.ended is not None and not followed.doubt:
             self._end(followed, history)
         else:
             self._read_soon(followed)
 
     def _end(self, followed: Followed, history: History) -> None:
-        for void in history.voids:
-            log.warning(
-                "ledger.void-entry %s at %d: %s",
-                void.stored.subject,
-                void.stored.sequence,
-                void.reason,
-            )
+        log_voids(history)
         if not followed.ended.done():
             followed.ended.set_result(history)
         for watcher in followed.watchers:

@@ -190,9 +190,6 @@ def test_no_bytes_raise_anything_but_a_protocol_error(event: str, data: bytes) -
         codec.encode(decoded)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="values.Token ends in `$`, which Python lets stand before a line break"
-)
 def test_a_token_does_not_end_in_a_line_break() -> None:
     r"""A pool named `p1\n` would reach a subject and break the client's line protocol."""
     assert code_of(body(writer="i1\n")) == "SG1102"

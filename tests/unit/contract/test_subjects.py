@@ -81,6 +81,9 @@ def test_filters_and_names_are_spelled_as_the_protocol_says() -> None:
     lane = ("review", "p1", "high")
     assert subjects.lane_filter(*lane) == "sg.task.review.*.*.dispatched.p1.high"
     assert subjects.lane_consumer(*lane) == "lane=review=p1=high"
+    assert subjects.parse_lane(subjects.lane_consumer(*lane)) == lane
+    for other in ("intake", "lane=review=p1", "lane=review=p1=high=x", "road=review=p1=high"):
+        assert subjects.parse_lane(other) is None
     assert subjects.capacity_timers("review") == "sg.timer.review.*.*.capacity"
     assert subjects.control("a", "i1") == "sg.control.a.i1"
     assert subjects.cancel("review") == "sg.cancel.review"

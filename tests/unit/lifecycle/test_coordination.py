@@ -238,6 +238,21 @@ def test_a_held_task_past_its_deadline_is_cancelled(released: bool) -> None:  # 
     assert settled(script, ended).entry is None
 
 
+@pytest.mark.parametrize("released", [False, True])
+def test_a_task_in_a_lane_whose_pool_is_gone_is_placed_anew(released: bool) -> None:  # noqa: FBT001
+    """Rule 16: elsewhere, or it waits for capacity; a hand-on burns no failed attempt."""
+    for pools, expected in (([pool("p2")], "dispatched"), ([], "waiting")):
+        script = Script()
+        hold = script.held()
+        if released:
+            script.add("released", hold=hold)
+        decision = script.decide(pools=pools, lane_gone=True)
+        assert parsed(decision).event == expected
+        script.append(decision)
+        assert script.history.last_valid == script.last
+        assert script.history.failures == 0
+
+
 # Failed
 
 
