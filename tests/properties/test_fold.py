@@ -63,7 +63,7 @@ def write(world: World, drawn: dict[str, Any]) -> None:
     world.store(subject(event), data, header_block(expect_headers(expected, SCOPE)), truth)
 
 
-@settings(max_examples=600)
+@settings(max_examples=400)
 @given(st.lists(ENTRY, max_size=30), st.sampled_from([True] * 9 + [False]), st.booleans())
 def test_the_fold_and_the_model_agree_on_any_history(
     drawn: list[dict[str, Any]],

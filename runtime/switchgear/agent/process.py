@@ -25,10 +25,14 @@ def run(agent: Agent, settings: Settings | None = None) -> None:
     run_loop(serve(agent, settings or Settings.load()))
 
 
-async def serve(agent: Agent, settings: Settings) -> None:
+async def serve(
+    agent: Agent,
+    settings: Settings,
+    worker_settings: WorkerSettings = WorkerSettings(),  # noqa: B008  # frozen
+) -> None:
     """Serve on this event loop until SIGTERM, SIGINT, or an order to drain."""
     bus = await connect(settings.url, name=agent.name, principal=agent.name)
-    worker = Worker(agent, bus, settings=WorkerSettings())
+    worker = Worker(agent, bus, settings=worker_settings)
     loop = asyncio.get_running_loop()
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

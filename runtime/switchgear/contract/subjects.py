@@ -46,6 +46,7 @@ TRANSITION_FILTERS = (
     "sg.task.*.*.*.cancel-requested",
 )
 
+_OTHERWISE = ("submitted", "dispatched")
 _LANE = ("capability", "pool", "priority")
 _TASK = re.compile(
     rf"sg\.task\.({TOKEN})\.({TOKEN})\.({TOKEN})\.(?:dispatched\.({TOKEN})\.(high|normal|low)"
@@ -136,7 +137,7 @@ def live(owner: str) -> str:
 
 def live_answers(owner: str) -> list[str]:
     """The same without `submitted`, which a submitter knows: a third of its messages saved."""
-    plain = [f"sg.live.*.{owner}.*.{event}" for event in EVENTS if event != "submitted"]
+    plain = [f"sg.live.*.{owner}.*.{event}" for event in EVENTS if event not in _OTHERWISE]
     return [*plain, f"sg.live.*.{owner}.*.dispatched.>"]
 
 

@@ -90,7 +90,7 @@ class _Output(asyncio.SubprocessProtocol):
         self._heard = heard
         self._rest = b""
 
-    def pipe_data_received(self, fd: int, data: bytes) -> None:
+    def pipe_data_received(self, fd: int, data: bytes) -> None:  # noqa: ARG002 - named by asyncio
         self._log.write(data)
         self._log.flush()
         *lines, rest = (self._rest + data).split(b"\n")
@@ -102,7 +102,7 @@ class _Output(asyncio.SubprocessProtocol):
         if not self.exited.done():
             self.exited.set_result(None)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - named by asyncio
         if not self.closed.done():
             self.closed.set_result(None)
 

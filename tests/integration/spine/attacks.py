@@ -42,8 +42,7 @@ async def attack(raw: Raw, target: Target) -> dict[int, str]:
     """Everything below, one after the other. Returns what was stored, by sequence."""
     stored: dict[int, str] = {}
     for kind in (unproven, misspelled, foreign, illegal, unheld, unreadable):
-        async for what, sequence in kind(raw, target):
-            stored[sequence] = what
+        stored |= {sequence: what async for what, sequence in kind(raw, target)}
     return stored
 
 
@@ -144,5 +143,11 @@ async def unreadable(raw: Raw, target: Target) -> Written:
         for what, body in bodies.items():
             yield f"{what}: {event}", await raw.honest(scope, event, body)
     body = raw.body(scope, "completed", hold=target.hold)
-    for event in ("nonsense", "dispatched", "dispatched.pool.urgent", "completed.twice", "com$pleted"):
+    for event in (
+        "nonsense",
+        "dispatched",
+        "dispatched.pool.urgent",
+        "completed.twice",
+        "com$pleted",
+    ):
         yield f"subject: {event}", await raw.honest(scope, event, body)

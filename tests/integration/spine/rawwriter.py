@@ -8,8 +8,8 @@ import json
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-import nats
 from nats.aio.client import Client
+from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
 from tests.conformance.nats_backend import raw_request
@@ -39,6 +39,8 @@ class Raw:
     def __init__(self, url: str, client: Client) -> None:
         self._url = url
         self.client = client
+        stream: Any = client
+        self._stream: JetStreamContext = stream.jetstream()
         self._ids = itertools.count(1)
 
     async def request(
@@ -48,9 +50,7 @@ class Raw:
         answer = await self.client.request(subject, data, timeout=5, headers=headers)
         return json.loads(answer.data)
 
-    async def store(
-        self, subject: str, data: bytes, headers: dict[str, str] | None = None
-    ) -> int:
+    async def store(self, subject: str, data: bytes, headers: dict[str, str] | None = None) -> int:
         """Publish into a stream; the sequence, or an AssertionError with the broker's refusal."""
         answer = await self.request(subject, data, headers)
         assert "error" not in answer, (subject, headers, answer)
@@ -65,17 +65,17 @@ class Raw:
     async def last(self, subject_filter: str) -> Entry | None:
         """The newest entry under a filter, from the leader."""
         try:
-            found = await self.client.jetstream().get_last_msg(LEDGER, subject_filter)
+            found = await self._stream.get_last_msg(LEDGER, subject_filter)
         except NotFoundError:
             return None
         return Entry(found.subject or "", found.seq or 0, found.data or b"")
 
     async def entries(self, scope: str) -> list[Entry]:
         """All entries of a scope, oldest first."""
-        stream, found, sequence = self.client.jetstream(), list[Entry](), 1
+        found, sequence = list[Entry](), 1
         while True:
             try:
-                one = await stream.get_msg(LEDGER, sequence, subject=scope, next=True)
+                one = await self._stream.get_msg(LEDGER, sequence, subject=scope, next=True)
             except NotFoundError:
                 return found
             assert one.seq is not None
@@ -105,7 +105,7 @@ class Raw:
             "writer": "mallory",
             "status": {"state": "queued", "submitted_at": NOW},
         }
-        return json.dumps({**common, **FIELDS[event.split(".")[0]], **fields}).encode()
+        return json.dumps({**common, **FIELDS[event.split(".", 1)[0]], **fields}).encode()
 
 
 def honest_headers(last: int, scope: str) -> dict[str, str]:
@@ -113,10 +113,17 @@ def honest_headers(last: int, scope: str) -> dict[str, str]:
     return {EXPECTED: str(last), EXPECTED_SCOPE: scope}
 
 
+async def connected(url: str) -> Client:
+    """A connection of nats-py's own, which does not come back when it is lost."""
+    client: Any = Client()
+    async with asyncio.timeout(5):
+        await client.connect(url, allow_reconnect=False)
+    return client
+
+
 async def raw_client(url: str) -> Raw:
     """Connect; close it with `raw.client.close()`."""
-    async with asyncio.timeout(5):
-        return Raw(url, await nats.connect(url, allow_reconnect=False))
+    return Raw(url, await connected(url))
 
 
 _FAILURE = {"error_class": "bug", "code": "SG1510", "message": "forged"}

@@ -1,13 +1,16 @@
-"""A whole mesh in this process on a real server: coordinators, agents and clients, each with a connection of its own."""
+"""A whole mesh in this process on a real server: each coordinator, agent and client with its own connection."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Self
+
+import pytest
 
 from switchgear.agent.context import Context
 from switchgear.agent.declare import Agent, Declared
@@ -155,12 +158,18 @@ class Gate:
 
 
 def gated(
-    gate: Gate, name: str = "gated", *, concurrency: int = 64, version: str = "1.0.0", **labels: str
+    gate: Gate,
+    name: str = "gated",
+    *,
+    capability: str = "work",
+    concurrency: int = 64,
+    version: str = "1.0.0",
+    **labels: str,
 ) -> Agent:
-    """An agent that offers `work`: passes the gate, and says which attempt it was, on whom."""
+    """An agent with one capability, which passes the gate, and says which attempt it was, on whom."""
     agent = Agent(name, version=version, labels=labels)
 
-    @agent.capability("work", concurrency=concurrency)
+    @agent.capability(capability, concurrency=concurrency)
     async def work(value: Text, ctx: Context) -> Text:
         """Pass the gate."""
         await gate(value.text)
@@ -189,6 +198,12 @@ async def reach(handle: TaskHandle[Any], event: str, count: int = 1) -> None:
             if count <= 0:
                 return
     raise AssertionError(f"the task ended without {event}")
+
+
+def show(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    """Write a measured figure to the terminal."""
+    with capsys.disabled():
+        sys.stdout.write(f"\n{text}\n")
 
 
 async def until(

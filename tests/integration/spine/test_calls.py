@@ -83,9 +83,9 @@ async def test_events_tell_the_whole_life(mesh: Mesh, stage: Stage) -> None:
             if event.event == "dispatched":
                 watched.set()
     assert ("progress", "half") in told
-    assert EVENTS == [event for event, _ in told if event != "progress"]
+    assert [event for event, _ in told if event != "progress"] == EVENTS
     later = [event.event async for event in (await mesh.get(handle.id)).events()]
-    assert EVENTS == later
+    assert later == EVENTS
 
 
 async def test_status_explain_and_get_of_a_running_and_an_ended_task(
@@ -95,24 +95,24 @@ async def test_status_explain_and_get_of_a_running_and_an_ended_task(
     handle = await mesh.submit(WORK, Text("a"))
     await gate.holds()
     row = await mesh.status(handle.id)
-    assert ("held", "work", OWNER, 1) == (row.state, row.capability, row.owner, row.attempt)
-    assert "held" == (await mesh.explain(handle.id)).state
+    assert (row.state, row.capability, row.owner, row.attempt) == ("held", "work", OWNER, 1)
+    assert (await mesh.explain(handle.id)).state == "held"
     gate.open()
     again = await mesh.get(handle.id)
-    assert {"text": "a 1 gated"} == await again.result(timeout=SOON)
+    assert await again.result(timeout=SOON) == {"text": "a 1 gated"}
     row = await again.status()
     assert ("completed", member.bus.name) == (row.state, row.agent)
     told = await mesh.explain(handle.id)
-    assert ("completed", ()) == (told.state, told.voids)
+    assert (told.state, told.voids) == ("completed", ())
     assert told.route is not None
-    assert "the only pool that fits" == told.route.reason
+    assert told.route.reason == "the only pool that fits"
 
 
 async def test_agents_and_capabilities_are_listed(mesh: Mesh, stage: Stage, gate: Gate) -> None:
     member = await stage.join(gated(gate, concurrency=3))
     await until(lambda: _sees(mesh, member.bus.name))
     (row,) = (await mesh.capabilities()).rows
-    assert ("work", "1.0.0", 1, 3) == (row.offer.name, row.offer.version, row.instances, row.free)
+    assert (row.offer.name, row.offer.version, row.instances, row.free) == ("work", "1.0.0", 1, 3)
 
 
 async def _sees(mesh: Mesh, instance: str) -> bool:
@@ -137,15 +137,13 @@ async def test_foreign_tasks_are_not_found(mesh: Mesh, stage: Stage, gate: Gate)
             await ask(handle.id)
 
 
-async def test_misfit_input_is_rejected_with_its_path(
-    mesh: Mesh, stage: Stage, gate: Gate
-) -> None:
+async def test_misfit_input_is_rejected_with_its_path(mesh: Mesh, stage: Stage, gate: Gate) -> None:
     member = await stage.join(gated(gate))
     await until(lambda: _sees(mesh, member.bus.name))
     with pytest.raises(TaskRejected, match=r"\$\.text") as caught:
         await mesh.call("work", {"text": 1}, timeout=SOON)
-    assert "SG1203" == caught.value.cause_code
-    assert [] == gate.entered
+    assert caught.value.cause_code == "SG1203"
+    assert gate.entered == []
 
 
 async def test_permanent_failure_is_not_tried_again(mesh: Mesh, stage: Stage) -> None:
@@ -160,12 +158,10 @@ async def test_permanent_failure_is_not_tried_again(mesh: Mesh, stage: Stage) ->
     await stage.join(agent)
     with pytest.raises(TaskDead, match="never"):
         await mesh.call(refuse, Text("a"), timeout=SOON)
-    assert [1] == runs
+    assert runs == [1]
 
 
-async def test_key_is_one_task_for_two_clients_and_a_later_one(
-    stage: Stage, gate: Gate
-) -> None:
+async def test_key_is_one_task_for_two_clients_and_a_later_one(stage: Stage, gate: Gate) -> None:
     """The same key, input and options give the same task, also after the first client has gone."""
     await stage.coordinate()
     await stage.join(gated(gate))
@@ -182,7 +178,7 @@ async def test_key_is_one_task_for_two_clients_and_a_later_one(
     assert [Text("a 1 gated")] * 2 == [await each.result(timeout=SOON) for each in (two, three)]
     fourth = await third.submit(WORK, Text("a"), key="k")
     assert Text("a 1 gated") == await fourth.result(timeout=SOON)
-    assert ["a"] == gate.entered
+    assert gate.entered == ["a"]
 
 
 async def test_key_with_another_input_or_option_is_a_conflict(
@@ -199,9 +195,7 @@ async def test_key_with_another_input_or_option_is_a_conflict(
     assert Text("a 1 gated") == await handle.result(timeout=SOON)
 
 
-async def test_large_payloads_travel_as_blobs_both_ways(
-    mesh: Mesh, stage: Stage, raw: Raw
-) -> None:
+async def test_large_payloads_travel_as_blobs_both_ways(mesh: Mesh, stage: Stage, raw: Raw) -> None:
     """Above 256 KiB the entry carries the digest only, and what comes out is what went in."""
     import hashlib
     import json
@@ -242,10 +236,10 @@ async def test_cancel_entry_reaches_the_handler(
     await raw.honest(scope, "cancel-requested", body)
     with pytest.raises(TaskCancelled, match="changed my mind"):
         await handle.result(timeout=SOON)
-    assert ["a"] == gate.cancelled
+    assert gate.cancelled == ["a"]
     history = await history_of(mesh, handle)
     assert member.bus.name == history.valid[-1].entry.writer
-    assert "cancelled" == (await mesh.status(handle.id)).state
+    assert (await mesh.status(handle.id)).state == "cancelled"
 
 
 async def test_deadline_of_a_held_task_stops_its_handler(
@@ -285,7 +279,7 @@ async def test_script_without_an_event_loop_uses_the_same_mesh(
     )
     async with asyncio.timeout(20):
         said, complaint = await script.communicate()
-    assert (0, b"") == (script.returncode, complaint)
+    assert (script.returncode, complaint) == (0, b"")
     assert said.decode().splitlines() == [
         str([f"{n} 1 gated" for n in range(5)]),
         "5",

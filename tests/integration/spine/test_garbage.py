@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from switchgear import Agent, Capability, Context, TaskRejected
+from switchgear import Capability, TaskRejected
 from switchgear.client.mesh import Mesh
 from switchgear.contract import subjects
 from tests.integration.spine.attacks import UNREADABLE
@@ -28,6 +28,7 @@ from tests.integration.spine.stage import (
 pytestmark = pytest.mark.integration
 
 WORK = Capability("work", Text, Text)
+SLOW = Capability("slow", Text, Text)
 NEWLINE = "token\n"
 BODIES = {
     **UNREADABLE,
@@ -57,7 +58,7 @@ class Healthy:
         assert done.text.startswith("after 1")
         await until(self._nothing_left)
         errors = [one for one in self._caplog.records if one.levelname in ("ERROR", "CRITICAL")]
-        assert [] == [one.getMessage() for one in errors]
+        assert [one.getMessage() for one in errors] == []
 
     async def _nothing_left(self) -> bool:
         intakes = [("SG_LEDGER", "intake-submitted"), ("SG_LEDGER", "intake-transitions")]
@@ -73,9 +74,7 @@ async def member(mesh: Mesh, stage: Stage, gate: Gate) -> Member:
 
 
 @pytest.fixture
-def healthy(
-    mesh: Mesh, member: Member, raw: Raw, caplog: pytest.LogCaptureFixture
-) -> Healthy:
+def healthy(mesh: Mesh, member: Member, raw: Raw, caplog: pytest.LogCaptureFixture) -> Healthy:
     """The check at the end."""
     return Healthy(mesh, raw, caplog)
 
@@ -83,7 +82,13 @@ def healthy(
 async def test_due_messages(raw: Raw, healthy: Healthy) -> None:
     """Of tasks that do not exist, of kinds that nobody knows, and of no task at all."""
     for data in BODIES.values():
-        for place in ("work.alice.t1.capacity", "work.alice.t1.what", f"{ODD}.t.k", "a", "a.b.c.d.e"):
+        for place in (
+            "work.alice.t1.capacity",
+            "work.alice.t1.what",
+            f"{ODD}.t.k",
+            "a",
+            "a.b.c.d.e",
+        ):
             await raw.store(f"sg.due.{place}", data)
     await healthy.check()
 
@@ -92,32 +97,22 @@ async def test_due_messages_of_a_running_task(
     mesh: Mesh, stage: Stage, raw: Raw, healthy: Healthy
 ) -> None:
     """Pointless and unreadable timers leave it alone."""
-    inside, go = asyncio.Event(), asyncio.Event()
-    agent = Agent("slow", version="1.0.0")
-    runs: list[int] = []
-
-    @agent.capability("slow")
-    async def slow(value: Text, ctx: Context) -> Text:
-        runs.append(ctx.attempt)
-        inside.set()
-        await asyncio.wait_for(go.wait(), PATIENCE)
-        return value
-
-    await stage.join(agent)
-    handle = await mesh.submit(slow, Text("a"))
-    await asyncio.wait_for(inside.wait(), PATIENCE)
+    own = Gate()
+    await stage.join(gated(own, "slow", capability="slow"))
+    handle = await mesh.submit(SLOW, Text("a"))
+    await own.holds()
     for kind in ("capacity", "deadline", "cleanup", "retry", "wait", "what"):
         for data in (b"{}", b'{"n":99999}', *BODIES.values()):
             await raw.store(f"sg.due.slow.{OWNER}.{handle.id}.{kind}", data)
-    go.set()
-    assert Text("a") == await handle.result(timeout=SOON)
-    assert [1] == runs
+    own.open()
+    assert Text("a 1 slow") == await handle.result(timeout=SOON)
+    assert own.entered == ["a"]
     await healthy.check()
 
 
 async def test_announcements(mesh: Mesh, member: Member, raw: Raw, healthy: Healthy) -> None:
     """None of them enters the table; the true one stays in it."""
-    false = {
+    false: dict[str, Any] = {
         "v": 1,
         "agent": "other",
         "instance": "other-1",
@@ -126,7 +121,11 @@ async def test_announcements(mesh: Mesh, member: Member, raw: Raw, healthy: Heal
         "time": NOW,
         "offers": [],
     }
-    bodies = [*BODIES.values(), json.dumps(false).encode(), json.dumps({**false, "agent": NEWLINE}).encode()]
+    bodies = [
+        *BODIES.values(),
+        json.dumps(false).encode(),
+        json.dumps({**false, "agent": NEWLINE}).encode(),
+    ]
     for n, data in enumerate(bodies):
         for place in (f"bad.i{n}", "a", f"{ODD}", "a.b.c", f"gated.{NEWLINE[:5]}"):
             await raw.store(f"sg.announce.{place}", data, {"Nats-TTL": "30s"})
@@ -146,26 +145,23 @@ async def test_queries(raw: Raw, healthy: Healthy, verb: str) -> None:
         await raw.client.publish(f"sg.api.{verb}.alice", data)
         await raw.client.publish(f"sg.api.{verb}.ali%ce", data)
     answer = await raw.request(f"sg.api.{verb}.ali%ce", b"{}")
-    assert "SG1107" == answer["code"]
+    assert answer["code"] == "SG1107"
     await healthy.check()
 
 
 @pytest.mark.parametrize(
     "place",
     [
-        lambda one: f"sg.control.gated.{one.bus.name}",
-        lambda _: "sg.cancel.work",
-        lambda _: "sg.progress.work.alice.t1",
-        lambda _: "sg.live.work.alice.t1.completed",
+        "sg.control.gated.INSTANCE",
+        "sg.cancel.work",
+        "sg.progress.work.alice.t1",
+        "sg.live.work.alice.t1.completed",
     ],
-    ids=["control", "cancel", "progress", "live"],
 )
-async def test_core_messages(
-    raw: Raw, member: Member, healthy: Healthy, place: Callable[[Member], str]
-) -> None:
+async def test_core_messages(raw: Raw, member: Member, healthy: Healthy, place: str) -> None:
     """Orders that are none are not followed; the instance neither drains nor stops anything."""
     for data in BODIES.values():
-        await raw.client.publish(place(member), data)
+        await raw.client.publish(place.replace("INSTANCE", member.bus.name), data)
     await raw.client.flush()
     await healthy.check()
     assert not member.worker.drained.is_set()
@@ -175,38 +171,33 @@ async def test_reports_and_live_entries_of_a_watched_task(
     mesh: Mesh, stage: Stage, raw: Raw, healthy: Healthy
 ) -> None:
     """Who watches sees the true ones only, and the true end."""
-    inside, go = asyncio.Event(), asyncio.Event()
-    agent = Agent("slow", version="1.0.0")
+    own = Gate()
+    await stage.join(gated(own, "slow", capability="slow"))
+    handle = await mesh.submit(SLOW, Text("a"))
 
-    @agent.capability("slow")
-    async def slow(value: Text, ctx: Context) -> Text:
-        inside.set()
-        await asyncio.wait_for(go.wait(), PATIENCE)
-        return value
-
-    await stage.join(agent)
-    handle = await mesh.submit(slow, Text("a"))
-    events: list[str] = []
-
-    async def watch() -> None:
-        async for event in handle.events():
-            events.append(event.event)
+    async def watch() -> list[str]:
+        return [event.event async for event in handle.events()]
 
     watching = asyncio.create_task(watch())
-    await asyncio.wait_for(inside.wait(), PATIENCE)
+    await own.holds()
     place = f"slow.{OWNER}.{handle.id}"
     forged = raw.body(f"sg.task.{place}.>", "completed", hold=2)
     sane = {"Nats-Sequence": "5", "Nats-Time-Stamp": NOW, "Nats-Stream": "SG_LEDGER"}
     for data in (*BODIES.values(), forged):
         if data is not forged:
             await raw.client.publish(f"sg.progress.{place}", data)
-        for headers in (None, sane, {**sane, "Nats-Sequence": "x"}, {**sane, "Nats-Time-Stamp": "x"}):
+        for headers in (
+            None,
+            sane,
+            {**sane, "Nats-Sequence": "x"},
+            {**sane, "Nats-Time-Stamp": "x"},
+        ):
             await raw.client.publish(f"sg.live.{place}.completed", data, headers=headers)
     await raw.client.flush()
-    go.set()
-    assert Text("a") == await handle.result(timeout=SOON)
-    await asyncio.wait_for(watching, PATIENCE)
-    assert ["submitted", "dispatched", "completed"] == events
+    own.open()
+    assert Text("a 1 slow") == await handle.result(timeout=SOON)
+    events = await asyncio.wait_for(watching, PATIENCE)
+    assert events == ["submitted", "dispatched", "completed"]
     await healthy.check()
 
 
@@ -220,14 +211,12 @@ async def test_malformed_submission_is_rejected(
     await raw.store(scope[:-1] + "submitted", data, honest_headers(0, scope))
     with pytest.raises(TaskRejected) as caught:
         await (await mesh.get("malformed")).result(timeout=SOON)
-    assert "SG1205" == caught.value.cause_code
-    assert "rejected" == (await mesh.status("malformed")).state
+    assert caught.value.cause_code == "SG1205"
+    assert (await mesh.status("malformed")).state == "rejected"
     await healthy.check()
 
 
-async def test_unproven_submissions_start_nothing(
-    raw: Raw, healthy: Healthy, gate: Gate
-) -> None:
+async def test_unproven_submissions_start_nothing(raw: Raw, healthy: Healthy, gate: Gate) -> None:
     """Rubbish or not: without compare-and-set there is no task."""
     for n, data in enumerate([*BODIES.values(), b""]):
         scope = subjects.scope("work", OWNER, f"raw{n}")
@@ -236,4 +225,4 @@ async def test_unproven_submissions_start_nothing(
         await raw.store(scope[:-1] + "submitted", body)
         await raw.store(f"sg.task.{ODD}.t{n}.submitted", body)
     await healthy.check()
-    assert ["after"] == gate.entered
+    assert gate.entered == ["after"]

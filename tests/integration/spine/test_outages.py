@@ -13,7 +13,7 @@ from switchgear.contract import subjects
 from switchgear.server import EmbeddedServer
 from tests.integration.bus.faults import Cut
 from tests.integration.spine.rawwriter import raw_client
-from tests.integration.spine.stage import SOON, Gate, Stage, Text, gated, until
+from tests.integration.spine.stage import SOON, Gate, Stage, Text, gated, show, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults]
 
@@ -41,7 +41,7 @@ async def test_client_without_a_line_gets_all_results_later(stage: Stage, gate: 
         line.closed = False
         results = await asyncio.gather(*(one.result(timeout=SOON) for one in handles))
         assert [Text(f"t{n} 1 gated") for n in range(20)] == results
-        assert 20 == len(gate.entered)
+        assert len(gate.entered) == 20
 
 
 async def test_submission_during_an_outage_of_the_line_stands_once(
@@ -86,7 +86,11 @@ async def test_killed_server_costs_no_result(
     await server.restart()
     handles = [*before, *held, *await asyncio.wait_for(meanwhile, 10)]
     results = await asyncio.gather(*(one.result(timeout=SOON) for one in handles))
-    names = [f"{name}{n}" for name, count in (("before", 20), ("held", 30), ("meanwhile", 10)) for n in range(count)]
+    names = [
+        f"{name}{n}"
+        for name, count in (("before", 20), ("held", 30), ("meanwhile", 10))
+        for n in range(count)
+    ]
     assert names == [one.text.split()[0] for one in results]
     runs = Counter(gate.entered)
     assert {1} == {runs[f"before{n}"] for n in range(20)}
@@ -125,8 +129,10 @@ async def test_everybody_resumes_after_a_kill_of_the_server(
     await until(all_pull, every=0.002)
     resumed = time.monotonic() - listening
     await raw.client.close()
-    with capsys.disabled():
-        print(f"\nserver restarted: all tasks ended after {ended:.2f} s, all pulls seen after {resumed:.2f} s")  # noqa: T201
+    show(
+        capsys,
+        f"server restarted: all tasks ended after {ended:.2f} s, all pulls seen after {resumed:.2f} s",
+    )
     assert [f"t{n}" for n in range(200)] == [one.text.split()[0] for one in results]
     assert resumed < 3
     assert max(Counter(gate.entered).values()) <= 2
@@ -148,6 +154,5 @@ async def test_idle_mesh_resumes_after_a_kill_of_the_server(
         listening = time.monotonic()
         await mesh.call(WORK, Text("after"), timeout=SOON)
         figures.append(time.monotonic() - listening)
-    with capsys.disabled():
-        print(f"\nserver restarted: first result after {[round(one, 2) for one in figures]} s")  # noqa: T201
+    show(capsys, f"server restarted: first result after {[round(one, 2) for one in figures]} s")
     assert max(figures) < 3

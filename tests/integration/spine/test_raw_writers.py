@@ -278,7 +278,7 @@ async def test_raw_entries_change_nothing(
     assert sorted(written) == [int(one.split()[1].rstrip(":")) for one in told]
     events = [event.sequence async for event in (await later.get(handle.id)).events()]
     assert set() == set(events) & set(written)
-    assert [] == [one.getMessage() for one in caplog.records if one.levelname == "ERROR"]
+    assert [one.getMessage() for one in caplog.records if one.levelname == "ERROR"] == []
 
 
 async def test_forged_dispatch_in_the_holders_lane_is_not_run(
@@ -287,17 +287,19 @@ async def test_forged_dispatch_in_the_holders_lane_is_not_run(
     """An honest append of an attempt that does not follow: its holder gets it, reads, and drops it."""
     scene = Scene(stage, await stage.client(), raw, gate)
     handle, finish = await held(scene)
-    (lane,) = [one.subject for one in await raw.entries(scope_of(handle)) if one.event == "dispatched"]
+    (lane,) = [
+        one.subject for one in await raw.entries(scope_of(handle)) if one.event == "dispatched"
+    ]
     event = lane.removeprefix(scope_of(handle)[:-1])
     name = f"lane=work={event.split('.')[1]}=normal"
     await raw.honest(scope_of(handle), event, raw.body(scope_of(handle), event))
 
     async def settled() -> bool:
         count = await raw.consumer("SG_LEDGER", name)
-        return (0, 1) == (count["num_pending"], count["num_ack_pending"])
+        return (count["num_pending"], count["num_ack_pending"]) == (0, 1)
 
     await until(settled)
     await finish()
-    assert FIRST == await outcome(handle)
-    assert ["a"] == gate.entered
-    assert 1 == len((await scene.mesh.explain(handle.id)).voids)
+    assert await outcome(handle) == FIRST
+    assert gate.entered == ["a"]
+    assert len((await scene.mesh.explain(handle.id)).voids) == 1

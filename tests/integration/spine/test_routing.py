@@ -26,6 +26,7 @@ from tests.integration.spine.stage import (
     gated,
     history_of,
     reach,
+    show,
     until,
 )
 
@@ -68,7 +69,7 @@ async def test_labels_decide(mesh: Mesh, stage: Stage, gate: Gate) -> None:
         for region in ("east", "west", "east")
     ]
     ran = [(await one.result(timeout=SOON)).text for one in handles]
-    assert ["a 1 east", "a 1 west", "a 1 east"] == ran
+    assert ran == ["a 1 east", "a 1 west", "a 1 east"]
 
 
 async def test_unfit_pool_is_named_while_the_task_waits(
@@ -79,7 +80,7 @@ async def test_unfit_pool_is_named_while_the_task_waits(
     handle = await mesh.submit(WORK, Text("a"), labels={"region": "mars"})
     await reach(handle, "waiting")
     told = await mesh.explain(handle.id)
-    assert "waiting" == told.state
+    assert told.state == "waiting"
     assert "label region is east, not mars" in told.sentences[-1]
 
 
@@ -106,14 +107,14 @@ async def test_freed_slot_takes_the_highest_priority_first(
     await asyncio.gather(*(reach(one, "dispatched") for one in handles))
     gate.open()
     await asyncio.gather(*(one.result(timeout=SOON) for one in (first, *handles)))
-    assert ["first", "high", "high", "normal", "normal", "low", "low"] == gate.entered
+    assert gate.entered == ["first", "high", "high", "normal", "normal", "low", "low"]
 
 
 async def test_required_agent_that_is_absent_is_a_rejection(mesh: Mesh) -> None:
     handle = await mesh.submit(WORK, Text("a"), require_agent=True)
     with pytest.raises(TaskRejected) as caught:
         await handle.result(timeout=SOON)
-    assert "SG1204" == caught.value.cause_code
+    assert caught.value.cause_code == "SG1204"
 
 
 async def test_required_agent_that_is_there_runs_it(mesh: Mesh, stage: Stage, gate: Gate) -> None:
@@ -129,13 +130,15 @@ async def test_waiting_names_who_offered_it_last(mesh: Mesh, stage: Stage, gate:
     await member.worker.stop()
 
     async def gone() -> bool:
-        return () == (await mesh.agents()).instances
+        return (await mesh.agents()).instances == ()
 
     await until(gone)
     handle = await mesh.submit(WORK, Text("a"))
     await reach(handle, "waiting")
     (*_, last) = (await mesh.explain(handle.id)).sentences
-    assert last.startswith(f"Waiting: nobody offers work (last offered by gated 1.0.0 ({member.bus.name})")
+    assert last.startswith(
+        f"Waiting: nobody offers work (last offered by gated 1.0.0 ({member.bus.name})"
+    )
 
 
 async def test_newcomer_gets_what_waited_for_it(
@@ -167,8 +170,10 @@ async def test_newcomer_gets_what_waited_for_it(
         "started": statistics.median(after_start),
     }
     record_property("newcomer_ms", figures)
-    with capsys.disabled():
-        print(f"\nnewcomer routable, median of 10, ms after: {figures}, worst {max(after_connect):.1f}")  # noqa: T201
+    show(
+        capsys,
+        f"newcomer routable, median of 10, ms after: {figures}, worst {max(after_connect):.1f}",
+    )
     assert figures["connected"] < 1000
     assert figures["started"] < 1000
 
@@ -193,12 +198,12 @@ async def test_instance_answers_micro(mesh: Mesh, stage: Stage, gate: Gate, raw:
     for place in ("", ".gated", f".gated.{instance}"):
         ping = await raw.request(f"$SRV.PING{place}", b"")
         assert ("gated", instance, "1.0.0") == (ping["name"], ping["id"], ping["version"])
-        assert "io.nats.micro.v1.ping_response" == ping["type"]
+        assert ping["type"] == "io.nats.micro.v1.ping_response"
         info = await raw.request(f"$SRV.INFO{place}", b"")
-        assert ["work"] == _names(info)
-        assert {"region": "east"} == info["metadata"]
+        assert _names(info) == ["work"]
+        assert info["metadata"] == {"region": "east"}
         stats = await raw.request(f"$SRV.STATS{place}", b"")
-        assert ["work"] == _names(stats)
+        assert _names(stats) == ["work"]
         assert datetime.now(UTC) > datetime.fromisoformat(stats["started"])
 
 

@@ -18,6 +18,7 @@ from switchgear.lifecycle.history import History, fold
 TASK = "t1"
 SCOPE = f"sg.task.review.alice.{TASK}.>"
 T0 = datetime(2026, 1, 1, 12, tzinfo=UTC)
+LATER = T0 + timedelta(hours=1)
 DIGEST = "0" * 64
 NULL = msgspec.Raw(b"null")
 STATUS = values.Status(state="queued", submitted_at=T0)
@@ -139,7 +140,7 @@ class Script:
         view = View(
             pools=[pool()] if pools is None else list(pools),
             check=fields.pop("check", fits),
-            input=b"null",
+            input=fields.pop("data", b"null"),
             **fields,
         )
         return decide(self.history, view, Stamp(f"d{self.last}", "c1", at))
@@ -182,3 +183,28 @@ def seconds(count: float) -> timedelta:
 def parsed(decision: Decision) -> subjects.TaskSubject:
     """The parts of the subject that a decision appends under."""
     return subjects.parse_task(decision.subject)
+
+
+def submitted(**fields: Any) -> Script:
+    """A task that was just submitted."""
+    script = Script()
+    script.add("submitted", **fields)
+    return script
+
+
+def failed(error: values.Failure = FAILURE, *, retry: values.Retry | None = None) -> Script:
+    """A task whose first attempt failed."""
+    script = submitted()
+    hold = script.add("dispatched", retry=retry or values.Retry())
+    script.add("attempt-failed", hold=hold, error=error)
+    return script
+
+
+def settled(script: Script, decision: Decision) -> Decision:
+    """Append what was decided: it must count; return what is decided then."""
+    script.append(decision)
+    assert script.history.last_valid == script.last, script.history.voids
+    again = script.decide()
+    if again.entry is not None and decision.entry is not None:
+        assert type(again.entry) is not type(decision.entry)
+    return again

@@ -2,52 +2,29 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import pytest
 
-from switchgear.contract import codec, entries, limits, values
-from switchgear.contract.announcement import Offer
-from switchgear.errors import REJECTIONS
-from switchgear.lifecycle import admission, coordination
-from switchgear.lifecycle.coordination import Arm, Decision, TellHolder
+from switchgear.contract import entries, limits, values
+from switchgear.lifecycle.coordination import Arm, TellHolder
 from tests.unit.lifecycle.script import (
     FAILURE,
+    LATER,
     SCOPE,
     T0,
     Script,
+    failed,
     parsed,
     pool,
     seconds,
+    settled,
+    submitted,
 )
 
-LATER = T0 + timedelta(hours=1)
 END_OF_TIME = datetime.max.replace(tzinfo=UTC)
-
-
-def submitted(**fields: Any) -> Script:
-    script = Script()
-    script.add("submitted", **fields)
-    return script
-
-
-def failed(error: values.Failure = FAILURE, *, retry: values.Retry | None = None) -> Script:
-    script = submitted()
-    hold = script.add("dispatched", retry=retry or values.Retry())
-    script.add("attempt-failed", hold=hold, error=error)
-    return script
-
-
-def settled(script: Script, decision: Decision) -> coordination.Decision:
-    """Append what was decided: it must count; return what is decided then."""
-    script.append(decision)
-    assert script.history.last_valid == script.last, script.history.voids
-    again = script.decide()
-    if again.entry is not None and decision.entry is not None:
-        assert type(again.entry) is not type(decision.entry)
-    return again
 
 
 # Queued
@@ -113,91 +90,6 @@ def test_a_task_that_waited_for_capacity_is_dispatched_when_somebody_comes() -> 
     decision = script.decide(due="capacity")
     assert parsed(decision).event == "dispatched"
     assert settled(script, decision).entry is None
-
-
-# Rejections
-
-
-def misfit(_offer: Offer, _data: bytes) -> admission.Misfit:
-    return admission.Misfit("$.source", "is not a string")
-
-
-REFUSED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    "an unknown priority": ("SG1201", {"priority": "urgent"}, {}),
-    "a deadline that had passed": ("SG1202", {"deadline": T0}, {}),
-    "an input that does not fit": ("SG1203", {}, {"check": misfit}),
-    "nobody there": ("SG1204", {"require_agent": True}, {"pools": []}),
-    "bytes that are no message": ("SG1205", {"data": b"{"}, {}),
-    "a body too large to be repeated": (
-        "SG1205",
-        {"input": msgspec.Raw(b'"' + b"x" * admission.MAX_SUBMISSION + b'"')},
-        {},
-    ),
-    "a range that is none": ("SG1206", {"version": "newest"}, {}),
-    "a range that is too long": ("SG1206", {"version": ">=1" + ",>=1" * 1000}, {}),
-    "a range with a huge number": ("SG1206", {"version": ">=" + "9" * 5000}, {}),
-    "too many levels": ("SG1208", {"depth": limits.MAX_DEPTH + 1}, {}),
-    "negative levels": ("SG1208", {"depth": -1}, {}),
-    "no attempts": ("SG1209", {"retry": values.Retry(max_attempts=0)}, {}),
-    "too many attempts": ("SG1209", {"retry": values.Retry(max_attempts=101)}, {}),
-    "a negative delay": ("SG1209", {"retry": values.Retry(initial=seconds(-1))}, {}),
-    "a negative bound": ("SG1209", {"retry": values.Retry(max_delay=seconds(-1))}, {}),
-    "a shrinking delay": ("SG1209", {"retry": values.Retry(factor=0.5)}, {}),
-    "an exploding delay": ("SG1209", {"retry": values.Retry(factor=101)}, {}),
-}
-
-
-@pytest.mark.parametrize(("code", "fields", "view"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_run_is_rejected_with_its_code(
-    code: str, fields: dict[str, Any], view: dict[str, Any]
-) -> None:
-    """With what is wrong and what to do, and nothing is decided afterwards."""
-    script = submitted(**fields)
-    decision = script.decide(**view)
-    entry = decision.entry
-    assert isinstance(entry, entries.Rejected)
-    assert entry.code == code
-    assert entry.reason.startswith(REJECTIONS[code][0])
-    assert entry.fix == REJECTIONS[code][1]
-    assert settled(script, decision) == Decision(
-        "nothing to do: the task has ended or does not exist"
-    )
-
-
-def test_a_misfit_names_the_bad_field() -> None:
-    """The path stands in the entry and in the sentence."""
-    entry = submitted().decide(check=misfit).entry
-    assert isinstance(entry, entries.Rejected)
-    assert (entry.path, entry.reason.endswith("is not a string at $.source")) == ("$.source", True)
-
-
-def test_good_options_are_not_refused() -> None:
-    """A retry policy, a deadline and a range within their limits pass."""
-    script = submitted(retry=values.Retry(), deadline=LATER, version=">=1,<2", depth=8)
-    assert parsed(script.decide()).event == "dispatched"
-
-
-def test_while_announcements_are_expected_nobody_is_rejected_for_want_of_an_agent() -> None:
-    """Rule 15: after a restart of the reader or the broker nobody counts as absent."""
-    script = submitted(require_agent=True)
-    until = T0 + seconds(10)
-    decision = script.decide(pools=[], settling_until=until)
-    assert isinstance(decision.entry, entries.Waiting)
-    assert decision.effects == (Arm("capacity", until, 1),)
-    script.append(decision)
-    rejected = script.decide(pools=[], due="capacity")
-    assert isinstance(rejected.entry, entries.Rejected)
-    assert settled(script, rejected).entry is None
-
-
-def test_a_task_that_ran_before_is_not_checked_or_rejected_again() -> None:
-    """Its input was accepted, and an agent was there."""
-    script = submitted(require_agent=True)
-    script.add("waiting", hold=script.add("dispatched"), until=T0)
-    assert isinstance(script.decide(check=misfit).entry, entries.Dispatched)
-    decision = script.decide(pools=[])
-    assert isinstance(decision.entry, entries.Waiting)
-    assert settled(script, decision).entry is not None
 
 
 # Held
@@ -440,52 +332,6 @@ def test_nothing_is_decided_for_what_does_not_exist_or_has_lost_its_beginning() 
     for script in (Script(), void, remnant):
         assert script.decide().entry is None
         assert script.decide().effects == ()
-
-
-# What is decided can be read
-
-
-def long_failure() -> values.Failure:
-    wide = "\0" * limits.MAX_TEXT
-    return msgspec.structs.replace(
-        FAILURE, message=wide[:20_000], code="c" * 50_000, path="p" * 50_000, step="s" * 50_000
-    )
-
-
-def test_decisions_about_oversized_entries_can_be_read_by_all() -> None:
-    """An entry beyond its limit would be void for every reader and be appended for ever."""
-    dead = failed(long_failure(), retry=values.Retry(max_attempts=1))
-    long_reason = submitted(trace="t" * 100_000, version="!=" + "9" * 200)
-    labelled = submitted(labels={f"l{n}": "\0" * 128 for n in range(32)})
-    verbose = [pool(f"p{n}", version="v" * 10_000, labels={"l0": "x"}) for n in range(99)]
-
-    def wordy(_offer: Offer, _data: bytes) -> admission.Misfit:
-        return admission.Misfit("$" * 100_000, "m" * 400_000)
-
-    decisions = [
-        dead.decide(),
-        long_reason.decide(),
-        long_reason.decide(pools=verbose),
-        labelled.decide(pools=verbose, last_offered="x" * 100_000),
-        submitted().decide(check=wordy),
-    ]
-    for decision in decisions:
-        assert decision.entry is not None
-        data = codec.encode(decision.entry)
-        assert codec.decode_entry(parsed(decision), data) == decision.entry
-
-
-def test_the_largest_accepted_submission_can_be_dispatched() -> None:
-    """Its dispatch repeats the input and still fits into an entry."""
-    script = submitted()
-    room = admission.MAX_SUBMISSION - len(script.stored[0].data)
-    largest = submitted(input=msgspec.Raw(b'{"source":"x' + b"y" * room + b'"}'))
-    assert len(largest.stored[0].data) == admission.MAX_SUBMISSION
-    pools = [pool(f"p{n}" + "x" * 60, version="1." + "0" * 250) for n in range(99)]
-    decision = largest.decide(pools=pools)
-    assert parsed(decision).event == "dispatched"
-    assert len(codec.encode(decision.entry)) <= limits.MAX_ENTRY
-    assert settled(largest, decision).entry is None
 
 
 def test_a_decision_names_the_entry_that_it_builds_on() -> None:
