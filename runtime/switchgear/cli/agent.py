@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 from switchgear.cli import common as shared
@@ -105,6 +104,8 @@ async def _drain(name: str, wait: float, common: Common) -> int:
 
 async def _left(mesh: Mesh, told: frozenset[str], wait: float) -> frozenset[str]:
     """Those that are still there when all have gone or the time is over."""
+    import asyncio
+
     still = told
     try:
         async with asyncio.timeout(wait):

@@ -49,7 +49,7 @@ class Located(NamedTuple):
 
 
 def locate(common: Common) -> Located:
-    """The settings in force: option > environment > context > a running `switchgear dev` > default.
+    """The settings in force: options > environment > context > a running `switchgear dev` > default.
 
     Raises NotFound for a context that was never saved, ConfigError for settings that cannot be used.
     """
@@ -65,7 +65,7 @@ def locate(common: Common) -> Located:
     saved = settings.read(loaded.context) if loaded.context else None
     if common.url:
         origins["url"] = "--url"
-    elif os.environ.get("SWITCHGEAR_URL"):
+    elif os.environ.get("SWITCHGEAR_URL") and not common.context:
         origins["url"] = "SWITCHGEAR_URL"
     elif saved is not None:
         origins["url"] = f"context {loaded.context}"

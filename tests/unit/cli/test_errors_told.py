@@ -125,6 +125,9 @@ def test_each_setting_knows_where_it_came_from(monkeypatch: pytest.MonkeyPatch) 
     located = common.locate(common.COMMON)
     assert (located.settings.url, located.settings.principal) == ("nats://127.0.0.1:8", "bob")
     assert located.origins["principal"] == "SWITCHGEAR_PRINCIPAL"
+    located = common.locate(common.Common(context="staging"))
+    assert located.settings.url == "nats://127.0.0.1:7"
+    assert located.origins["url"] == "context staging"
     located = common.locate(common.Common(url="nats://127.0.0.1:9"))
     assert located.settings.url == "nats://127.0.0.1:9"
     assert located.origins["url"] == "--url"
