@@ -16,7 +16,11 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 def test_every_error_code_stands_on_the_reference_page() -> None:
     """A code that a user meets can be looked up, with its meaning."""
     page = (ROOT / "docs/reference/errors.md").read_text(encoding="utf-8")
-    known = {kind.code: kind.__name__ for kind in errors.all_errors() if kind.__module__ == errors.__name__}
+    known = {
+        kind.code: kind.__name__
+        for kind in errors.all_errors()
+        if kind.__module__ == errors.__name__
+    }
     tables = {**errors.PROTOCOL_CODES, **errors.REJECTIONS, **errors.FAILURES}
     missing = [code for code, name in known.items() if f"| {code} | `{name}` |" not in page]
     missing += [code for code in tables if f"| {code} | " not in page]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +29,28 @@ def test_a_task_is_submitted_and_its_result_printed(dev: Dev) -> None:
     assert json.loads(told.out) == {"text": "hello Ada"}
     for event in ("submitted", "dispatched", "50% thinking", "completed"):
         assert event in told.err
+
+
+def test_on_a_terminal_progress_is_drawn_beside_the_data(dev: Dev) -> None:
+    """The error output is a terminal; the result still goes to a pipe."""
+    terminal, drawn = os.openpty()
+    arguments = dev.command("task", "submit", "greet", '{"name": "slow"}', "--wait")
+    process = subprocess.Popen(
+        arguments, cwd=dev.folder, env=dev.environment | {"TERM": "xterm-256color"},
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=drawn,
+    )  # fmt: skip
+    os.close(drawn)
+    seen = b""
+    with contextlib.suppress(OSError):  # how Linux says that the other end was closed
+        while data := os.read(terminal, 4096):
+            seen += data
+    os.close(terminal)
+    output, _ = process.communicate(timeout=30)
+    assert json.loads(output) == {"text": "hello slow"}
+    text = seen.decode()
+    assert "\x1b[" in text
+    assert "running" in text
+    assert text.rindex("✓") > text.index("░")
 
 
 def test_only_the_id_is_data(dev: Dev) -> None:

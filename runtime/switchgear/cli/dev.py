@@ -103,9 +103,19 @@ def _tell_ready(mesh: LocalMesh, output: Output) -> None:
         "agents": mesh.agents,
         "processes": {name: child.pid for name, child in children.items()},
     }
-    found_by_itself = mesh.state.name == ".switchgear"
+    found_by_itself = _finds_by_itself(mesh.url)
     output.put(
         "dev",
         document,
         lambda: dev.ready(mesh.url, mesh.state, mesh.agents, found_by_itself=found_by_itself),
     )
+
+
+def _finds_by_itself(url: str) -> bool:
+    """Whether commands in this folder come here without any option: a variable or context may say otherwise."""
+    from switchgear.errors import SwitchgearError
+
+    try:
+        return shared.locate(COMMON).settings.url == url
+    except SwitchgearError:
+        return False

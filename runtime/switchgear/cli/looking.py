@@ -11,10 +11,14 @@ from switchgear.cli import exits
 from switchgear.cli.common import COORDINATOR, READ_MODEL, Common, answered_by, joined
 from switchgear.clock import SYSTEM
 from switchgear.contract import subjects
+from switchgear.errors import UsageError
 
 if TYPE_CHECKING:
     from switchgear.client.events import TaskEvent
     from switchgear.contract.values import State
+
+MAX_LIMIT = 1000
+"""Tasks that one answer of the read model holds at most."""
 
 
 class Query(NamedTuple):
@@ -32,6 +36,11 @@ class Query(NamedTuple):
 async def task_list(query: Query, common: Common) -> int:
     """Your tasks, newest first."""
     output = common.output
+    if not 1 <= query.limit <= MAX_LIMIT:
+        raise UsageError(f"--limit is {query.limit}", fix=f"give a number from 1 to {MAX_LIMIT}")
+    for name, value in (("capability", query.capability), ("run", query.root)):
+        if value is not None:
+            subjects.token(value, name)
     async with joined(common) as mesh:
         with answered_by(*READ_MODEL):
             found = await mesh.list(**query._asdict())

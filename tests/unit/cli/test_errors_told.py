@@ -131,3 +131,10 @@ def test_each_setting_knows_where_it_came_from(monkeypatch: pytest.MonkeyPatch) 
     located = common.locate(common.Common(url="nats://127.0.0.1:9"))
     assert located.settings.url == "nats://127.0.0.1:9"
     assert located.origins["url"] == "--url"
+
+
+@pytest.mark.parametrize(
+    "option", [("--limit", "0"), ("--limit", "1001"), ("--run", "a.b"), ("--capability", "a b")]
+)
+def test_a_list_that_cannot_be_asked_for_is_a_usage_error(option: tuple[str, str]) -> None:
+    assert shell.run(["task", "ls", *option]) == exits.USAGE
