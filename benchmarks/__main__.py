@@ -27,13 +27,13 @@ class Plan(msgspec.Struct, frozen=True):
 
     rounds: int
     window: Window
-    public: bool
+    hooked: bool
     tries: int
     """Starts of agents and interpreters."""
 
 
-FULL = Plan(rounds=5, window=Window(warm_up=0.5, seconds=2.0), public=True, tries=10)
-QUICK = Plan(rounds=2, window=Window(warm_up=0.25, seconds=0.75), public=False, tries=3)
+FULL = Plan(rounds=5, window=Window(warm_up=0.5, seconds=2.0), hooked=True, tries=10)
+QUICK = Plan(rounds=2, window=Window(warm_up=0.25, seconds=0.75), hooked=False, tries=3)
 
 
 def arguments(given: list[str]) -> argparse.Namespace:
@@ -56,7 +56,7 @@ async def measure(parts: list[str], plan: Plan, home: Path) -> Results:
         await starting.first_task(home, results, tries=plan.tries)
     if "rates" in parts:
         await rates.measure(
-            home, results, rounds=plan.rounds, window=plan.window, public=plan.public
+            home, results, rounds=plan.rounds, window=plan.window, hooked=plan.hooked
         )
     if "finished" in parts:
         await finished.measure(home, results, rounds=plan.rounds, window=plan.window)

@@ -38,7 +38,7 @@ async def entry_sizes(home: Path) -> tuple[int, int, int]:
 
 
 async def measure(
-    home: Path, results: Results, *, rounds: int, window: Window, public: bool
+    home: Path, results: Results, *, rounds: int, window: Window, hooked: bool
 ) -> None:
     """Fill in rates, latencies, CPU times and their ratios."""
     sizes = await entry_sizes(home)
@@ -47,11 +47,11 @@ async def measure(
     results.rounds = rounds
     rates: Rates = defaultdict(list)
     for number in range(rounds):
-        sides: dict[str, Side] = {"bare": Bare("library", sizes), "product": Product(home)}
-        if public:
-            sides["public"] = Bare("public", sizes)
+        sides: dict[str, Side] = {"bare": Bare("public", sizes), "product": Product(home)}
+        if hooked:
+            sides["hooked"] = Bare("library", sizes)
         await _round(sides, window, rates, number)
-    _summarise(results, rates, public=public)
+    _summarise(results, rates, hooked=hooked)
 
 
 async def _round(sides: dict[str, Side], window: Window, rates: Rates, number: int) -> None:
@@ -80,7 +80,7 @@ def _tell(what: str, rate: Rate) -> None:
     )
 
 
-def _summarise(results: Results, rates: Rates, *, public: bool) -> None:
+def _summarise(results: Results, rates: Rates, *, hooked: bool) -> None:
     def speeds(side: str, load: int) -> list[float]:
         return [rate.tasks_per_s for rate in rates[side, load]]
 
@@ -90,7 +90,7 @@ def _summarise(results: Results, rates: Rates, *, public: bool) -> None:
     def put(key: str, value: float) -> None:
         setattr(results, key, value)
 
-    others = {"bare": "", "public": "_public"} if public else {"bare": ""}
+    others = {"bare": "", "hooked": "_hooked"} if hooked else {"bare": ""}
     for load in LOADS[1:]:
         put(f"throughput_{load}", median(speeds("product", load)))
         for other, suffix in others.items():

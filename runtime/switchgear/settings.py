@@ -1,4 +1,4 @@
-"""Where the mesh is and who we are: environment over saved context over default."""
+"""Where the mesh is and who we are: environment over saved context over a local mesh over default."""
 
 from __future__ import annotations
 
@@ -28,12 +28,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def load(cls, *, url: str | None = None, context: str | None = None) -> Settings:
         """Arguments over SWITCHGEAR_URL and SWITCHGEAR_PRINCIPAL over the context over the defaults.
 
+        Before the default URL comes a mesh that `switchgear dev` runs in this folder or one above.
+
         Raises NotFound for a context that was never saved, ConfigError for values that cannot be used.
         """
         name = context or os.environ.get("SWITCHGEAR_CONTEXT") or selected()
-        saved = read(name) if name else cls()
+        saved = read(name) if name else cls(url="")
         found = cls(
-            url=url or (None if context else os.environ.get("SWITCHGEAR_URL")) or saved.url,
+            url=url
+            or (None if context else os.environ.get("SWITCHGEAR_URL"))
+            or saved.url
+            or local()
+            or DEFAULT_URL,
             principal=os.environ.get("SWITCHGEAR_PRINCIPAL") or saved.principal,
             context=name,
         )
@@ -44,6 +50,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
                 fix="set SWITCHGEAR_PRINCIPAL to letters, digits, - and _",
             )
         return found
+
+
+def local() -> str:
+    """URL of the mesh that `switchgear dev` runs in this folder or the nearest above; empty for none."""
+    try:
+        from switchgear import discovery
+    except ImportError:  # no file locks: `switchgear dev` does not run here either
+        return ""
+    running = discovery.find()
+    return running.url if running is not None else ""
 
 
 def directory() -> Path:

@@ -53,8 +53,7 @@ def locate(common: Common) -> Located:
 
     Raises NotFound for a context that was never saved, ConfigError for settings that cannot be used.
     """
-    from switchgear import settings
-    from switchgear.cli import discovery
+    from switchgear import discovery, settings
 
     origins: dict[str, str] = {}
     url = common.url
@@ -70,7 +69,6 @@ def locate(common: Common) -> Located:
     elif saved is not None:
         origins["url"] = f"context {loaded.context}"
     elif (running := discovery.find()) is not None:
-        loaded = settings.Settings.load(url=running.url, context=common.context)
         origins["url"] = str(running.path)
     else:
         origins["url"] = "default"

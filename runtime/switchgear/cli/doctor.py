@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from switchgear.bus.connection import NatsBus
     from switchgear.cli.checks import Check
-    from switchgear.cli.discovery import Running
+    from switchgear.discovery import Running
     from switchgear.settings import Settings
 
 
@@ -44,7 +44,8 @@ def _exit_code(found: list[Check]) -> int:
 
 
 async def _gather(common: Common, monitoring: str | None) -> list[Check]:
-    from switchgear.cli import checks, discovery
+    from switchgear import discovery
+    from switchgear.cli import checks
 
     located = shared.locate(common)
     settings = located.settings

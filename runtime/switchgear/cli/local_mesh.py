@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from switchgear.cli import discovery
+from switchgear import discovery
 from switchgear.cli.values import agent_path
 from switchgear.errors import ServerFailed, SwitchgearError, Unavailable, UsageError
 from switchgear.server import Durability, EmbeddedServer

@@ -63,10 +63,10 @@ class Table:
         return {capability for capability, _ in self._accepting() - before}
 
     def remove(self, subject: str, now: datetime) -> None:
-        """An instance left, or its announcement expired; while settling it stays a little longer."""
+        """An instance left, or its announcement expired; while settling one that did not drain stays a little."""
         if subject not in self.instances:
             return
-        if self.is_settling(now):
+        if self.is_settling(now) and not self.instances[subject].announcement.draining:
             self._leaving.add(subject)
             return
         gone = self.instances.pop(subject)

@@ -27,9 +27,9 @@ PROMISED = {
     "throughput_ratio_256",
     "throughput_ratio_1024",
     "serial_p50_ratio",
-    "throughput_ratio_256_public",
-    "throughput_ratio_1024_public",
-    "serial_p50_ratio_public",
+    "throughput_ratio_256_hooked",
+    "throughput_ratio_1024_hooked",
+    "serial_p50_ratio_hooked",
     "agent_first_task_s",
     "agent_rss_mb",
     "finished_100k_throughput_ratio",
@@ -101,7 +101,7 @@ async def test_product_and_bare_programs_run_side_by_side(
     tmp_path: Path, nats_binary: Path
 ) -> None:
     results = Results()
-    await rates.measure(tmp_path, results, rounds=1, window=Window(0.05, 0.1), public=True)
+    await rates.measure(tmp_path, results, rounds=1, window=Window(0.05, 0.1), hooked=True)
     assert results.stuck_tasks == 0
     found = {key for key, value in msgspec.to_builtins(results).items() if value is not None}
     wanted = {key for key in PROMISED if not key.startswith(("agent_", "finished_"))}

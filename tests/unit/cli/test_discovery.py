@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from switchgear.cli import common, discovery
+from switchgear import discovery
+from switchgear.cli import common
 
 
 def running(state: Path) -> discovery.Running:
