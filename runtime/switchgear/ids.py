@@ -23,6 +23,29 @@ def new_id(now_ms: int) -> str:
     return _encode((now_ms & 0xFFFF_FFFF_FFFF) << 80 | int.from_bytes(os.urandom(10), "big"))
 
 
+class _Serial:
+    """What entry ids are made of: 60 random bits for this process, then a counter."""
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin a series of its own, as a forked child must."""
+        self.prefix = _encode(int.from_bytes(os.urandom(8), "big") << 66)[:13]
+        self.number = 0
+
+
+_serial = _Serial()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_serial.renew)
+
+
+def entry_id() -> str:
+    """A fresh id of a ledger entry: unique, and a tenth of the cost of one that nobody can guess."""
+    _serial.number += 1
+    return f"{_serial.prefix}{_serial.number:013x}"
+
+
 def derived_id(*parts: str) -> str:
     """The id that the same parts always give: for keyed submissions, children and triggers."""
     digest = hashlib.sha256("\x1f".join(parts).encode()).digest()

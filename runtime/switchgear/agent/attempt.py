@@ -10,7 +10,7 @@ from typing import Literal, TypedDict
 
 from switchgear import ids
 from switchgear.bus.port import Appended, Bus, Delivery, Refused
-from switchgear.clock import Clock, milliseconds
+from switchgear.clock import Clock
 from switchgear.contract import codec, entries, subjects
 from switchgear.contract.values import Failure, State, Status
 from switchgear.errors import Unavailable
@@ -88,7 +88,7 @@ class Attempt:
         """The fields of an entry that is about to be appended."""
         now = self.clock.now()
         return {
-            "id": ids.new_id(milliseconds(now)),
+            "id": ids.entry_id(),
             "task": self.subject.task,
             "time": now,
             "writer": self.bus.name,

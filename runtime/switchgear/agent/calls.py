@@ -12,7 +12,7 @@ import msgspec
 from switchgear import ids
 from switchgear.agent.task_info import TaskInfo
 from switchgear.bus.port import Appended, Bus
-from switchgear.clock import Clock, milliseconds
+from switchgear.clock import Clock
 from switchgear.contract import codec, entries, subjects
 from switchgear.contract.capability import Capability
 from switchgear.contract.values import Parent, Status
@@ -95,7 +95,7 @@ class Calls:
             parent.owner,
             child,
             await payload.store(self._bus.blobs, data),
-            entry_id=self._new_id(),
+            entry_id=ids.entry_id(),
             writer=self._bus.name,
             now=self._clock.now(),
             options=submission.Options(version=wanted.version, deadline=parent.deadline),
@@ -128,7 +128,7 @@ class Calls:
                 stored = history.submitted_stored
                 entry = entries.CancelRequested(
                     v=entries.VERSION,
-                    id=self._new_id(),
+                    id=ids.entry_id(),
                     task=history.task,
                     time=self._clock.now(),
                     writer=self._bus.name,
@@ -151,6 +151,3 @@ class Calls:
                 return  # without a broker nobody can be told; the child ends by itself
             if isinstance(answer, Appended):
                 return
-
-    def _new_id(self) -> str:
-        return ids.new_id(milliseconds(self._clock.now()))

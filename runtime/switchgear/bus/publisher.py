@@ -161,9 +161,12 @@ class Publisher:
         )
 
     def _transmit(self, token: bytes, sent: _Sent) -> None:
+        alone = not self._open
         self._open[token] = sent
         self._bytes += len(sent.command)
         self._write(sent)
+        if alone:
+            self._client.hurry()
         if self._tick is None:
             self._tick = self._loop.call_later(RESEND_AFTER / 4, self._look)
 

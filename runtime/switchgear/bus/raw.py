@@ -290,6 +290,14 @@ class RawClient(Client):
             self._loop.call_soon(self._write_out)
         return True
 
+    def hurry(self) -> None:
+        """Write what was sent in this turn now: somebody waits for the answer and nothing will join it."""
+        if self._kicked:
+            self._write_out()
+            self._kicked = (
+                True  # the turn's own write still comes, and finds nothing or what joined later
+            )
+
     def publish_now(self, subject: str, data: bytes, reply: str = "") -> bool:
         """Publish without awaiting. Returns False where it was dropped (see `send`). The subject must be sound."""
         if len(data) > self._max_payload:

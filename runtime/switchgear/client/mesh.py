@@ -290,7 +290,7 @@ class Mesh:
             self.principal,
             task,
             await payload.store(self.bus.blobs, data),
-            entry_id=ids.new_id(moment),
+            entry_id=ids.entry_id(),
             writer=self.bus.name,
             now=now,
             options=options,

@@ -17,7 +17,7 @@ import msgspec
 
 from switchgear import ids
 from switchgear.bus.port import Appended, Bus, Consuming, Delivery, Refused
-from switchgear.clock import SYSTEM, Clock, milliseconds
+from switchgear.clock import SYSTEM, Clock
 from switchgear.contract import codec, subjects
 from switchgear.contract.queries import Cancel
 from switchgear.coordinator import reading, schemas
@@ -277,7 +277,7 @@ class Coordinator:
             lane_gone=lane_gone,
             settling_until=table.is_settling(now),
         )
-        stamp = coordination.Stamp(ids.new_id(milliseconds(now)), self._bus.name, now)
+        stamp = coordination.Stamp(ids.entry_id(), self._bus.name, now)
         log_voids(history)
         return coordination.decide(history, view, stamp)
 
