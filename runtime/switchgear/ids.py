@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+from functools import lru_cache
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
 _LENGTH = 26
+_RANDOM = range(70, -1, -10)
 
 
 def _encode(value: int) -> str:
@@ -20,7 +22,14 @@ def new_id(now_ms: int) -> str:
 
     80 random bits keep ids unguessable for other principals of the same mesh (docs/adr/0002).
     """
-    return _encode((now_ms & 0xFFFF_FFFF_FFFF) << 80 | int.from_bytes(os.urandom(10), "big"))
+    drawn = int.from_bytes(os.urandom(10), "big")
+    return _moment(now_ms) + "".join([_PAIRS[(drawn >> shift) & 1023] for shift in _RANDOM])
+
+
+@lru_cache(maxsize=4)
+def _moment(now_ms: int) -> str:
+    """The first 10 characters: the same for all ids of a millisecond."""
+    return _encode((now_ms & 0xFFFF_FFFF_FFFF) << 80)[:10]
 
 
 class _Serial:

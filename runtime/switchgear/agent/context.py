@@ -34,7 +34,8 @@ class Surroundings(NamedTuple):
     task: TaskInfo
     attempt: int
     fence: int
-    calls: Calls
+    calls: Calls | None
+    """None where the capability declares no calls."""
     declared: frozenset[str]
     run: Callable[[str, StepSpec], Awaitable[RunResult]]
     report: Callable[[float | None, str, dict[str, float]], None]
@@ -131,13 +132,14 @@ class Context:
         TaskFailed, WaitTimeout, NotDeclared, DuplicateKey.
         """
         wanted = reference(capability)
-        if wanted.name not in self._surroundings.declared:
+        calls = self._surroundings.calls
+        if calls is None or wanted.name not in self._surroundings.declared:
             raise NotDeclared(
                 f"{self.task.capability} calls {wanted.name}, which it does not declare"
             )
         key = key or wanted.name
         self._take(key)
-        result = await self._surroundings.calls.call(self.task, wanted, input, key, timeout)
+        result = await calls.call(self.task, wanted, input, key, timeout)
         self._surroundings.moved()
         return result
 

@@ -137,15 +137,17 @@ class Handling:
             deadline=dispatched.deadline,
             scheduled_for=dispatched.scheduled_for,
         )
-        calls = Calls(
-            attempt.bus,
-            attempt.clock,
-            self._watch,
-            depth=dispatched.depth,
-            failures=attempt.failures,
-            trace=dispatched.trace,
-            keep=lambda: attempt.handing_back or attempt.lost,
-        )
+        calls = None
+        if declared.calls:
+            calls = Calls(
+                attempt.bus,
+                attempt.clock,
+                self._watch,
+                depth=dispatched.depth,
+                failures=attempt.failures,
+                trace=dispatched.trace,
+                keep=lambda: attempt.handing_back or attempt.lost,
+            )
         return Context(
             Surroundings(
                 task=task,

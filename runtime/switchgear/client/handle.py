@@ -56,7 +56,7 @@ class TaskHandle(Generic[Out]):
         data = await outcome.output(self._bus, history)
         kind = self._output if output is None else output
         try:
-            return msgspec.json.decode(data, type=Any if kind is object else kind)
+            return codec.decoder(Any if kind is object else kind).decode(data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise ProtocolError(
                 f"the output of {self.capability} does not fit {kind}: {error}",

@@ -37,10 +37,18 @@ _HEAD = msgspec.json.Decoder(_Head)
 
 def decode(data: bytes, kind: type[T], *, limit: int = limits.MAX_QUERY) -> T:
     """A message of this type. Raises ProtocolError SG1101 to SG1106."""
-    decoder = _decoders.get(kind)
-    if decoder is None:
-        decoder = _decoders[kind] = msgspec.json.Decoder(kind)
-    return _decode(data, decoder, limit)
+    return _decode(data, decoder(kind), limit)
+
+
+def decoder(kind: Any) -> msgspec.json.Decoder[Any]:
+    """The decoder of a type, made once; one that cannot be a key is made each time."""
+    try:
+        found = _decoders.get(kind)
+    except TypeError:
+        return msgspec.json.Decoder(kind)
+    if found is None:
+        found = _decoders[kind] = msgspec.json.Decoder(kind)
+    return found
 
 
 def decode_entry(subject: TaskSubject, data: bytes) -> Entry:

@@ -45,13 +45,12 @@ class Opening(NamedTuple):
     subject: str
     body: bytes
     entry: entries.Submitted
+    parts: subjects.TaskSubject
 
     def acknowledged(self, sequence: int) -> Valid:
         """The submission as the ledger holds it; its store time is the writer's, near enough for a watcher."""
-        parts = self.scope.split(".")
-        subject = subjects.TaskSubject(parts[2], parts[3], parts[4], "submitted")
         stored = Stored(self.subject, sequence, nanoseconds(self.entry.time), b"", self.body)
-        return Valid(stored, subject, self.entry)
+        return Valid(stored, self.parts, self.entry)
 
 
 NO_OPTIONS = Options()
@@ -95,7 +94,10 @@ def opening(
         parent=lineage.parent,
         depth=lineage.depth,
     )
-    return Opening(scope, subjects.task_event(scope, "submitted"), codec.encode(entry), entry)
+    parts = subjects.TaskSubject(capability, owner, task, "submitted")
+    return Opening(
+        scope, subjects.task_event(scope, "submitted"), codec.encode(entry), entry, parts
+    )
 
 
 def _digest(capability: str, payload: Payload, options: Options) -> str:
