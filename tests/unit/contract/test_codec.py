@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pytest
@@ -193,3 +193,11 @@ def test_no_bytes_raise_anything_but_a_protocol_error(event: str, data: bytes) -
 def test_a_token_does_not_end_in_a_line_break() -> None:
     r"""A pool named `p1\n` would reach a subject and break the client's line protocol."""
     assert code_of(body(writer="i1\n")) == "SG1102"
+
+
+def test_a_type_that_cannot_be_a_key_has_a_decoder_all_the_same() -> None:
+    """Annotations may hold a dict, which no cache can look up."""
+    kind = Annotated[int, {"unit": "s"}]
+    with pytest.raises(TypeError):
+        hash(kind)
+    assert codec.decoder(kind).decode(b"7") == 7
