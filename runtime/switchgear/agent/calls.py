@@ -7,8 +7,6 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-import msgspec
-
 from switchgear import ids
 from switchgear.agent.task_info import TaskInfo
 from switchgear.bus.port import Appended, Bus
@@ -16,8 +14,8 @@ from switchgear.clock import Clock
 from switchgear.contract import codec, entries, subjects
 from switchgear.contract.capability import Capability
 from switchgear.contract.values import Parent, Status
-from switchgear.errors import ProtocolError, SwitchgearError, WaitTimeout
-from switchgear.lifecycle.history import History, fold
+from switchgear.errors import SwitchgearError, WaitTimeout
+from switchgear.lifecycle.history import fold
 from switchgear.tasks import outcome, payload, submission
 from switchgear.tasks.watch import Watch
 
@@ -82,7 +80,7 @@ class Calls:
                 self._watch.forget(opened.scope)
                 if not self._keep():
                     await asyncio.shield(self._cancel(opened.scope))
-        return await self._result(history, wanted)
+        return await outcome.result(self._bus, history, wanted.output)
 
     async def _opening(
         self, parent: TaskInfo, wanted: Capability[Any, Any], value: Any, key: str
@@ -106,17 +104,6 @@ class Calls:
                 trace=self._trace,
             ),
         )
-
-    async def _result(self, history: History, wanted: Capability[Any, Any]) -> Any:
-        data = await outcome.output(self._bus, history)
-        try:
-            return msgspec.json.decode(data, type=wanted.output)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise ProtocolError(
-                f"the output of {history.capability} does not fit {wanted!r}: {error}",
-                code="SG1102",
-                fix="compare the caller's types with `switchgear capability show`",
-            ) from error
 
     async def _cancel(self, scope: str) -> None:
         """Ask for the child's end, as long as it is open."""

@@ -36,8 +36,6 @@ class Handling:
         self._run = run
         self._resources = resources
         self._report_every = report_every
-        self._decoders: dict[str, msgspec.json.Decoder[Any]] = {}
-        self._checkers: dict[str, msgspec.json.Decoder[Any]] = {}
 
     async def handle(self, attempt: Attempt, declared: Declared[Any, Any]) -> None:
         """Run the handler and append what came of it. Raises Lost; CancelledError only when told to stop."""
@@ -102,11 +100,8 @@ class Handling:
             data = dispatched.input
         else:
             data = await payload.load(attempt.bus.blobs, dispatched.input, dispatched.input_blob)
-        decoder = self._decoders.get(declared.name)
-        if decoder is None:
-            decoder = self._decoders[declared.name] = msgspec.json.Decoder(declared.input)
         try:
-            return decoder.decode(data)
+            return codec.decoder(declared.input).decode(data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             text, _, path = str(error).partition(" - at ")
             raise InvalidInput(
@@ -115,12 +110,9 @@ class Handling:
 
     def _encoded(self, declared: Declared[Any, Any], result: Any) -> bytes | Failure:
         """The result as JSON, read back once, so that no caller meets what the type does not say."""
-        checker = self._checkers.get(declared.name)
-        if checker is None:
-            checker = self._checkers[declared.name] = msgspec.json.Decoder(declared.output)
         try:
             data = codec.encode(result)
-            checker.decode(data)
+            codec.decoder(declared.output).decode(data)
         except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
             return unfit_output(declared.name, error)
         return data

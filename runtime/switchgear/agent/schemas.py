@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from switchgear import ids
 from switchgear.contract.announcement import Offer
 from switchgear.errors import UsageError
 
@@ -48,7 +48,7 @@ def _schema(declared: Declared[Any, Any], kind: Any) -> dict[str, Any]:
 
 
 def _digest(schema: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(schema, sort_keys=True).encode()).hexdigest()
+    return ids.digest(json.dumps(schema, sort_keys=True).encode())
 
 
 def _pool(agent: Agent, capability: str, taken: str, made: str) -> str:
@@ -56,4 +56,4 @@ def _pool(agent: Agent, capability: str, taken: str, made: str) -> str:
     facts = json.dumps(
         [agent.name, agent.version, sorted(agent.labels.items()), capability, taken, made]
     )
-    return f"{agent.name[:50]}-{hashlib.sha256(facts.encode()).hexdigest()[:10]}"
+    return f"{agent.name[:50]}-{ids.short_digest(facts.encode())}"

@@ -7,6 +7,7 @@ the stored block (measured on 2.15.1), so only the last ones count, and they are
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from switchgear.contract.stored import Stored
@@ -140,8 +141,13 @@ def time_ns(text: str) -> int:
         msg = f"{text!r} is not a time in UTC"
         raise ValueError(msg)
     whole_seconds, _, fraction = text[:-1].partition(".")
-    seconds = datetime.fromisoformat(whole_seconds).replace(tzinfo=UTC)
-    return int(seconds.timestamp()) * _NS + int(fraction.ljust(9, "0")[:9] or 0)
+    return _seconds(whole_seconds) * _NS + int(fraction.ljust(9, "0")[:9] or 0)
+
+
+@lru_cache(maxsize=16)
+def _seconds(text: str) -> int:
+    """Messages come by the thousand within one second."""
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
 
 
 def rfc3339(at: datetime) -> str:

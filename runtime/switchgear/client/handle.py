@@ -8,8 +8,6 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any, Generic, TypeVar, overload
 
-import msgspec
-
 from switchgear.bus.port import Bus, Message
 from switchgear.client import events
 from switchgear.client.status import status_of
@@ -53,16 +51,8 @@ class TaskHandle(Generic[Out]):
         ProtocolError for a result of another type.
         """
         history = await self._end_within(timeout)
-        data = await outcome.output(self._bus, history)
         kind = self._output if output is None else output
-        try:
-            return codec.decoder(Any if kind is object else kind).decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise ProtocolError(
-                f"the output of {self.capability} does not fit {kind}: {error}",
-                code="SG1102",
-                fix="compare your type with `switchgear capability show`",
-            ) from error
+        return await outcome.result(self._bus, history, kind)
 
     async def status(self) -> TaskRow:
         """What the newest entry says of the task: one read."""

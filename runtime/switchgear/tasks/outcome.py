@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
+
 from switchgear.bus.port import Bus
-from switchgear.contract import entries
+from switchgear.contract import codec, entries
 from switchgear.contract.values import Failure
 from switchgear.errors import (
+    ProtocolError,
     TaskCancelled,
     TaskDead,
     TaskExpired,
@@ -22,6 +27,22 @@ async def output(bus: Bus, history: History) -> bytes:
     if isinstance(end, entries.Completed):
         return await payload.load(bus.blobs, end.output, end.output_blob)
     raise failure(history)
+
+
+async def result(bus: Bus, history: History, kind: Any) -> Any:
+    """An ended task's output as a value of this type; `object` stands for any.
+
+    Raises TaskFailed and its kinds when there is none, ProtocolError SG1102 for an output of another type.
+    """
+    data = await output(bus, history)
+    try:
+        return codec.decoder(Any if kind is object else kind).decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError(
+            f"the output of {history.capability} does not fit {kind}: {error}",
+            code="SG1102",
+            fix="compare the caller's type with `switchgear capability show`",
+        ) from error
 
 
 def failure(history: History) -> TaskFailed:

@@ -126,9 +126,23 @@ def test_live_message_with_other_headers_is_doubted(headers: bytes) -> None:
 def test_live_message_gives_sequence_and_time_to_the_nanosecond() -> None:
     """As the ledger's own copy would."""
     headers = (
-        b"NATS/1.0\r\nNats-Sequence: 7\r\nNats-Time-Stamp: 2026-01-01T00:00:00.1234567Z\r\n\r\n"
+        b"NATS/1.0\r\nNats-Stream: SG_LEDGER\r\nNats-Subject: sg.task.a.b.c.completed\r\n"
+        b"Nats-Sequence: 7\r\nNats-Time-Stamp: 2026-01-01T00:00:00.1234567Z\r\n\r\n"
     )
     stored = stored_of(Message("sg.live.a.b.c.completed", b"x", "", headers))
     assert stored is not None
     assert (stored.subject, stored.sequence) == ("sg.task.a.b.c.completed", 7)
     assert stored.time_ns == 1_767_225_600_123_456_700
+
+
+def test_live_message_of_a_cut_off_block_proves_as_little_as_the_ledgers_copy() -> None:
+    """The server's headers must not complete what the writer left open, or watchers alone would believe it."""
+    headers = (
+        b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: 6\r\n"
+        b"Nats-Expected-Last-Subject-Sequence-Subject: sg.task.a.b.c.>Nats-Stream: SG_LEDGER\r\n"
+        b"Nats-Subject: sg.task.a.b.c.completed\r\nNats-Sequence: 7\r\n"
+        b"Nats-Time-Stamp: 2026-01-01T00:00:00Z\r\n\r\n"
+    )
+    stored = stored_of(Message("sg.live.a.b.c.completed", b"x", "", headers))
+    assert stored is not None
+    assert stored.headers == b""
