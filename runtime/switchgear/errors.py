@@ -89,11 +89,19 @@ class Unavailable(SwitchgearError):
     default_fix = "start the mesh (`switchgear dev`) or check the URL with `switchgear doctor`"
 
     def __init__(
-        self, what: str, *, why: str = "", fix: str = "", retry_after: float | None = None
+        self,
+        what: str,
+        *,
+        why: str = "",
+        fix: str = "",
+        retry_after: float | None = None,
+        full: bool = False,
     ) -> None:
         super().__init__(what, why=why, fix=fix)
         self.retry_after = retry_after
         """Seconds after which a retry makes sense; None where nobody knows."""
+        self.full = full
+        """Whether a stream refused it for want of room."""
 
 
 class ServerUnfit(SwitchgearError):
@@ -118,6 +126,21 @@ class OutcomeUnknown(SwitchgearError):
     default_fix = "submit again with the same key: it happens once"
 
 
+class Overloaded(SwitchgearError):
+    """Nothing more is accepted for now: the ledger is full, or a backlog or rate limit is reached."""
+
+    code = "SG1305"
+    disposition = "retry"
+    default_fix = "submit again after `retry_after` seconds"
+
+    def __init__(
+        self, what: str, *, why: str = "", fix: str = "", retry_after: float | None = None
+    ) -> None:
+        super().__init__(what, why=why, fix=fix)
+        self.retry_after = retry_after
+        """Seconds after which a retry makes sense."""
+
+
 # Tasks, as their callers meet them: codes SG14xx
 
 
@@ -140,6 +163,12 @@ class WaitTimeout(SwitchgearError):
     code = "SG1403"
     disposition = "retry"
     default_fix = "wait again with a longer timeout: the task goes on"
+
+
+class Forbidden(SwitchgearError):
+    """Something that this principal may not do."""
+
+    code = "SG1404"
 
 
 class TaskFailed(SwitchgearError):
@@ -262,6 +291,20 @@ class NotRecordable(SwitchgearError):
     default_fix = "return plain data from the step; open clients as resources (`ctx.use`)"
 
 
+class SignalTimeout(SwitchgearError):
+    """A signal that did not come in time."""
+
+    code = "SG1508"
+    default_fix = "wait longer, or catch this and go on without it"
+
+
+class StepChanged(SwitchgearError):
+    """A key that was recorded for other work than it now names: the code, or an argument, has changed."""
+
+    code = "SG1509"
+    default_fix = "give changed work a new key, or run the task's old version; arguments that vary belong into a step"
+
+
 class InvalidInput(SwitchgearError):
     """An input that does not fit the capability's type; `path` is the bad field, such as `$.source`."""
 
@@ -289,61 +332,6 @@ class ServerFailed(SwitchgearError):
     code = "SG1602"
     disposition = "retry"
     default_fix = "read the server's log named above"
-
-
-PROTOCOL_CODES: dict[str, str] = {
-    "SG1101": "a protocol version that this release does not know",
-    "SG1102": "a field is missing, of the wrong type, or outside its limits",
-    "SG1103": "larger than the limit of its kind",
-    "SG1104": "not UTF-8",
-    "SG1105": "not JSON",
-    "SG1106": "nested too deeply",
-    "SG1107": "a subject that is not of this protocol, or a token with characters outside [A-Za-z0-9_-]",
-    "SG1108": "the body does not belong to its subject",
-    "SG1109": "a blob whose content does not have the digest that names it",
-}
-"""What a `ProtocolError` of each code means."""
-
-REJECTIONS: dict[str, tuple[str, str]] = {
-    "SG1201": ("unknown priority", "use high, normal or low"),
-    "SG1202": ("the deadline has passed", "submit with a later deadline, or none"),
-    "SG1203": (
-        "the input violates the capability's schema",
-        "`switchgear capability show NAME` prints the schema",
-    ),
-    "SG1204": (
-        "no agent offers the capability",
-        "start an agent that offers it, or submit without require_agent to wait for one",
-    ),
-    "SG1205": ("the submission cannot be read", "compare it with schemas/submitted.json"),
-    "SG1206": ("the version range cannot be read", "write it like >=1.2,<2 or 1.2 or *"),
-    "SG1207": (
-        "the input's blob is missing or damaged",
-        "store the payload in SG_BLOBS under its SHA-256 before submitting",
-    ),
-    "SG1208": ("the task is nested too deeply", "flatten the calls: 8 levels are allowed"),
-    "SG1209": (
-        "the retry policy cannot be used",
-        "max_attempts is 1 to 100, delays are not negative",
-    ),
-}
-"""Admission refusals: code -> (meaning, fix). They end a task as `rejected`."""
-
-FAILURES: dict[str, tuple[str, str]] = {
-    "SG1510": ("the handler raised an exception", "read the message and the agent's log"),
-    "SG1511": ("the attempt ran longer than the capability's timeout", "raise `timeout=`"),
-    "SG1512": (
-        "the task crashed its agents more often than `max_crashes` allows",
-        "read the agents' logs for the crash, then submit again",
-    ),
-    "SG1513": (
-        "the output does not fit the capability's type",
-        "return a value of the annotated type",
-    ),
-    "SG1514": ("all attempts failed", "`switchgear task show ID` lists them"),
-    "SG1515": ("the deadline passed before the attempt began", "submit with a later deadline"),
-}
-"""Failures of an attempt that no exception class names: code -> (meaning, fix)."""
 
 
 def all_errors() -> list[type[SwitchgearError]]:

@@ -35,6 +35,18 @@ BUILT = {
     "control": subjects.control("check-repo", "i1"),
     "cancel": subjects.cancel("check-repo"),
     "progress": subjects.progress(SCOPE),
+    "chunks": subjects.chunks(SCOPE),
+    "crash": subjects.crash("check-repo", "i1"),
+    "request": subjects.request("check-repo"),
+    "topic for all": subjects.topic("pushed"),
+    "topic for one": subjects.topic("pushed", "check-repo"),
+    "cast for all": subjects.cast("pushed"),
+    "cast for one": subjects.cast("pushed", "check-repo"),
+    "schedule": subjects.schedule("ana", "nightly"),
+    "trigger": subjects.trigger("check-repo"),
+    "lease": subjects.lease("sweep"),
+    "own_intake": subjects.own_intake("check-repo", "ana"),
+    "LEDGER_ROOM": subjects.LEDGER_ROOM,
     **{f"api {verb.name}": subjects.api(verb.name, "ana") for verb in catalog.VERBS},
 }
 """One subject of every kind that the builders make."""
@@ -45,7 +57,17 @@ FILTERS = {
     "DUE_SUBJECTS": subjects.DUE_SUBJECTS,
     "ANNOUNCE_SUBJECTS": subjects.ANNOUNCE_SUBJECTS,
     "PROGRESS_SUBJECTS": subjects.PROGRESS_SUBJECTS,
+    "CONFIG_SUBJECTS": subjects.CONFIG_SUBJECTS,
+    "TOPIC_SUBJECTS": subjects.TOPIC_SUBJECTS,
+    "CAST_SUBJECTS": subjects.CAST_SUBJECTS,
+    "CRASH_SUBJECTS": subjects.CRASH_SUBJECTS,
+    "OWN_INTAKES": subjects.OWN_INTAKES,
     "SUBMITTED_FILTER": subjects.SUBMITTED_FILTER,
+    "REJECTED_FILTER": subjects.REJECTED_FILTER,
+    **{f"TERMINAL_FILTERS {one}": one for one in subjects.TERMINAL_FILTERS},
+    "intake_filter": subjects.intake_filter("check-repo", "ana"),
+    "rejected_filter": subjects.rejected_filter("check-repo", "ana"),
+    "live_capability": subjects.live_capability("check-repo", "ana"),
     **{f"TRANSITION_FILTERS {one}": one for one in subjects.TRANSITION_FILTERS},
     "scope": SCOPE,
     "live": subjects.live("ana"),
@@ -57,7 +79,7 @@ FILTERS = {
 }
 """Every filter that somebody subscribes or consumes."""
 
-NAMES_OF_NO_SUBJECT = {"is_token", "token", "ledger_of_live", "lane_consumer"}
+NAMES_OF_NO_SUBJECT = {"is_token", "token", "ledger_of_live", "lane_consumer", "intake_consumer"}
 """Functions of `subjects` that build something else."""
 
 

@@ -16,13 +16,25 @@ import jsonschema_rs
 import msgspec
 import pytest
 
-from switchgear.contract import announcement, codec, entries, limits, queries, subjects, values
+from switchgear.contract import (
+    announcement,
+    codec,
+    crash_report,
+    dead_letters,
+    entries,
+    limits,
+    queries,
+    subjects,
+    trigger,
+    values,
+)
+from switchgear.contract.codes import FAILURES, PROTOCOL_CODES, REJECTIONS
 from switchgear.contract.export import __main__ as command
 from switchgear.contract.export import catalog, examples, generate, schema
-from switchgear.errors import FAILURES, PROTOCOL_CODES, REJECTIONS, ProtocolError
+from switchgear.errors import ProtocolError
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "schemas"
-MODULES = (announcement, entries, queries, values)
+MODULES = (announcement, crash_report, dead_letters, entries, queries, trigger, values)
 MESSAGES = {message.name: message for message in catalog.messages()}
 EXAMPLES = sorted(path.stem for path in (SCHEMAS / "examples").glob("*.json"))
 
@@ -107,6 +119,8 @@ def test_every_struct_of_the_contract_is_shown_in_an_example() -> None:
             todo += [getattr(one, name) for name in one.__struct_fields__]
         elif isinstance(one, tuple):
             todo += cast("tuple[Any, ...]", one)
+        elif isinstance(one, dict):
+            todo += cast("dict[str, Any]", one).values()
     assert structs() - shown == {entries.Entry, entries.AgentEntry}
 
 

@@ -131,7 +131,7 @@ export class Attempt {
     await this.#settle("attempt-failed", "failed", { error });
   }
 
-  /** Append the attempt's last entry, then wake the parent, then ack. */
+  /** Append the attempt's last entry, then wake who waits for the end, then ack. */
   async #settle(event, state, fields) {
     try {
       if (this.stop.signal.aborted) throw new Cancelled(this.reason);
@@ -140,14 +140,14 @@ export class Attempt {
       if (!(error instanceof Cancelled)) throw error;
       return this.#end(error.message);
     }
-    if (event === "completed") await this.#wakeParent();
+    if (event === "completed") await this.#wake();
     return this.#ack();
   }
 
   async #end(reason) {
     if (reason === "deadline") await this.#append("expired", "expired", {});
     else await this.#append("cancelled", "cancelled", { reason });
-    await this.#wakeParent();
+    await this.#wake();
     return this.#ack();
   }
 
@@ -193,10 +193,13 @@ export class Attempt {
     };
   }
 
-  async #wakeParent() {
-    const { parent } = this.dispatched;
-    if (!parent) return;
-    await this.js.publish(`sg.due.${parent.capability}.${this.owner}.${parent.task}.child`, "{}");
+  /** Who may wait for this task's end: its parent, and the task that comes after it. */
+  async #wake() {
+    const { parent, then } = this.dispatched;
+    const due = (capability, task, kind) =>
+      this.js.publish(`sg.due.${capability}.${this.owner}.${task}.${kind}`, "{}");
+    if (parent) await due(parent.capability, parent.task, "child");
+    if (then) await due(this.capability, then, "turn");
   }
 
   #ack() {

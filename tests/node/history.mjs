@@ -104,7 +104,7 @@ export class History {
     this.attempt = 0;
     this.failures = 0;
     this.crashes = 0;
-    this.undos = 0;
+    this.openUndos = new Set(); // keys
     this.remnant = false;
     this.submitted = null;
     this.dispatchedAt = 0;
@@ -122,6 +122,10 @@ export class History {
 
   get liveDispatch() {
     return this.ended === null && ["held", "loose"].includes(this.position) ? this.dispatchedAt : 0;
+  }
+
+  get undos() {
+    return this.openUndos.size;
   }
 
   landed(id) {
@@ -161,14 +165,15 @@ export class History {
     const role = roleOf(event, body);
     const table = this.cancelling ? LEGAL_CANCELLING : LEGAL;
     if (!table[this.position].includes(`${event} ${role}`)) return `not allowed in ${this.state}`;
+    const unreadable = this.submitted === null && this.position !== "none";
+    if (unreadable && ["dispatched", "waiting"].includes(event)) return "it is only rejected";
     if (event === "dispatched") {
       if (body.attempt !== this.attempt + 1) return "attempts are counted without gaps";
       return this.cancelling && !this.undos ? "nothing is to be undone" : "";
     }
     if (role === "holder" || role === "next") return this.#notHeld(event, role, body);
-    if (event === "waiting" && this.position === "queued" && body.reason !== "capacity") {
-      return "a queued task waits for capacity only";
-    }
+    const before = ["capacity", "start", "turn"].includes(body.reason);
+    if (event === "waiting" && this.position === "queued" && !before) return "nothing has run yet";
     return event === "rejected" && this.attempt > 0 ? "it was dispatched before" : "";
   }
 
@@ -213,7 +218,8 @@ export class History {
       Object.assign(this, { position: "failed", hold: 0, holder: null });
       this.failures += 1;
     } else if (event === "checkpoint") {
-      this.undos += body.kind === "undo-registered" ? 1 : body.kind === "undo-done" ? -1 : 0;
+      if (body.kind === "undo-registered") this.openUndos.add(body.key);
+      if (["undo-done", "undo-dropped"].includes(body.kind)) this.openUndos.delete(body.key);
     }
   }
 }

@@ -5,9 +5,31 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct, field
 
+from switchgear.contract import limits
 from switchgear.contract.values import Digest, Labels, Retry, Text, Time, Token
+
+
+class CronTrigger(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Starts a task at each time that a cron expression names."""
+
+    expression: str
+    """Five fields: minute, hour, day of month, month, day of week."""
+    input: Raw = field(default_factory=lambda: Raw(b"null"))  # a plain default has no JSON Schema
+    """Of each task."""
+    timezone: str = "UTC"
+    missed: Literal["latest", "all", "skip"] = "latest"
+    """What becomes of the times at which no coordinator ran."""
+    overlap: Literal["skip", "queue", "cancel"] = "skip"
+    """What becomes of a time at which the task before is still open."""
+
+
+class TopicTrigger(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Starts a task for each message of a topic."""
+
+    topic: Token
+    durable: bool = True
 
 
 class Offer(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -32,6 +54,10 @@ class Offer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     retry: Retry = Retry()
     calls: tuple[str, ...] = ()
     """Capabilities that its handler may call."""
+    cleanup: timedelta = limits.CLEANUP
+    """Time to undo after a cancel or deadline."""
+    crons: tuple[CronTrigger, ...] = ()
+    topics: tuple[TopicTrigger, ...] = ()
 
 
 class Running(Struct, frozen=True, kw_only=True, omit_defaults=True):

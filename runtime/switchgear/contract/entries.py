@@ -11,7 +11,9 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Raw, Struct
 
+from switchgear.contract import limits
 from switchgear.contract.values import (
+    Awaited,
     Blob,
     Digest,
     Failure,
@@ -28,6 +30,8 @@ from switchgear.contract.values import (
 
 VERSION = 1
 Version = Literal[1]
+Reason = Literal["capacity", "start", "turn", "retry", "child", "signal", "timer"]
+"""What a task waits for."""
 
 
 class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -76,6 +80,14 @@ class Submitted(Entry, frozen=True, kw_only=True, omit_defaults=True):
     """Levels below the root."""
     detached: bool = False
     """Outlives its parent."""
+    start: Time | None = None
+    """Not before this."""
+    after: Token | None = None
+    """Not before this task of the same capability and owner has ended."""
+    then: Token | None = None
+    """The task that waits for this one's end as its `after`."""
+    redrives: Token | None = None
+    """The dead task of which this is another try."""
     scheduled_for: Time | None = None
     token: str | None = None
     """Identity token of the submitter, or the parent's task token."""
@@ -89,6 +101,8 @@ class Rejected(Entry, frozen=True, kw_only=True, omit_defaults=True):
     fix: Text = ""
     path: str = ""
     """The bad field of the input, such as `$.source`."""
+    retry_after: float | None = None
+    """Seconds after which the same submission may be accepted; None: never."""
 
 
 class Dispatched(Entry, frozen=True, kw_only=True, omit_defaults=True):
@@ -107,8 +121,14 @@ class Dispatched(Entry, frozen=True, kw_only=True, omit_defaults=True):
     root: str = ""
     parent: Parent | None = None
     depth: int = 0
+    then: Token | None = None
+    """As submitted."""
     deadline: Time | None = None
     scheduled_for: Time | None = None
+    cleanup: timedelta = limits.CLEANUP
+    """Time that the holder has to undo and leave, once the task is being cancelled."""
+    undoing: bool = False
+    """Only to run the undos that are recorded: the handler is not."""
     token: str | None = None
     """Task token: what the holder may do for whom."""
 
@@ -154,8 +174,11 @@ class Checkpoint(AgentEntry, frozen=True, kw_only=True, omit_defaults=True):
         "publish",
         "save",
         "undo-registered",
+        "undo-dropped",
+        "undo-begun",
         "undo-done",
     ]
+    """`undo-registered` has the function's name and arguments as its result, `undo-begun` the failure as its error."""
     ok: bool
     result: Raw
     """JSON; `null` when the step failed or `result_blob` is set."""
@@ -165,18 +188,22 @@ class Checkpoint(AgentEntry, frozen=True, kw_only=True, omit_defaults=True):
     duration: timedelta | None = None
     executor: str = ""
     retries: int = 0
+    signal: Sequence = 0
+    """Of a taken signal: the entry that brought it."""
 
 
 class Waiting(Entry, frozen=True, kw_only=True, omit_defaults=True):
     """The task waits and holds no slot. By its holder with `hold`, by a coordinator without."""
 
-    reason: Literal["capacity", "retry", "child", "signal", "timer"]
+    reason: Reason
+    """`start`: for its time; `turn`: for the task named as its `after`; `child` and on: a suspended handler."""
     detail: Text = ""
     until: Time | None = None
-    children: tuple[str, ...] = ()
-    list_at: Sequence = 0
-    """The earlier `waiting` that holds the list of children, if this one does not repeat it."""
-    signal: str = ""
+    """The earliest time at which there is something to do."""
+    waits: tuple[Awaited, ...] = ()
+    """What the suspended handler waits for: any of these lets it go on."""
+    waits_blob: Blob | None = None
+    """The same as JSON, where it is too long for an entry."""
     hold: Sequence = 0
     attempt: int = 0
     token_digest: Digest | None = None
@@ -187,6 +214,10 @@ class Signalled(Entry, frozen=True, kw_only=True, omit_defaults=True):
 
     name: Token
     payload: Raw
+    sender: str = ""
+    """The principal that sends it."""
+    group: str = ""
+    """The group as whose member a coordinator let the sender signal; empty: as the run's owner."""
     token: str | None = None
 
 

@@ -28,6 +28,14 @@ MAX_CANDIDATES = 16
 """Pools named in a routing decision, the chosen one included."""
 MAX_DEPTH = 8
 """Levels of calls below a root task."""
+MAX_CHILDREN = 10_000
+"""Children of one task."""
+MAX_CHUNK = 16 * KIB
+"""Bytes of one streamed chunk."""
+MAX_MESSAGE = 256 * KIB
+"""Bytes of one topic message or direct request."""
+MAX_LINES = 20
+"""Log lines in one progress report."""
 MAX_ATTEMPTS = 100
 """The highest `max_attempts` of a retry policy."""
 MAX_FACTOR = 100
@@ -44,6 +52,12 @@ CLOCK_TOLERANCE = timedelta(seconds=1)
 CAPACITY_RECHECK = timedelta(seconds=60)
 """First re-check of a task that waits for capacity; doubling up to `CAPACITY_RECHECK_MAX` (rule 13)."""
 CAPACITY_RECHECK_MAX = timedelta(hours=1)
+HOLD_TIME = timedelta(seconds=10)
+"""How long a handler that only waits keeps its slot; beyond it the task is suspended (rule 13)."""
+DISCONNECT_GRACE = timedelta(seconds=0.2)
+"""How long an instance may stay away before what it ran is handed on (rule 7)."""
+MAX_RETRY_AFTER = timedelta(hours=1)
+"""The longest delay that a failed side may ask for."""
 CLEANUP = timedelta(seconds=5)
 """Default time that a cancelled handler has before a coordinator ends its task."""
 MAX_CRASHES = 2

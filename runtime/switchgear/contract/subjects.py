@@ -38,7 +38,19 @@ TIMER_SUBJECTS = "sg.timer.>"
 DUE_SUBJECTS = "sg.due.>"
 ANNOUNCE_SUBJECTS = "sg.announce.>"
 PROGRESS_SUBJECTS = "sg.progress.>"
+CONFIG_SUBJECTS = "sg.config.>"
+TOPIC_SUBJECTS = "sg.topic.>"
+CAST_SUBJECTS = "sg.cast.>"
+CRASH_SUBJECTS = "sg.crash.>"
+OWN_INTAKES = "sg.config.intake.>"
+"""Which owners have intakes of their own."""
+LEDGER_ROOM = "sg.config.ledger-room"
+"""Where it is kept that a coordinator has raised the ledger's limit, and from what."""
+LOSSES = "sg.broker.disconnect"
+"""Where the broker's own account tells of connections that ended, if its configuration exports that."""
 SUBMITTED_FILTER = "sg.task.*.*.*.submitted"
+TERMINAL_FILTERS = tuple(f"sg.task.*.*.*.{event}" for event in EVENTS if event in TERMINAL)
+REJECTED_FILTER = "sg.task.*.*.*.rejected"
 TRANSITION_FILTERS = (
     "sg.task.*.*.*.attempt-failed",
     "sg.task.*.*.*.waiting",
@@ -55,6 +67,8 @@ _TASK = re.compile(
 )
 _TIMER = re.compile(rf"sg\.(?:timer|due)\.({TOKEN})\.({TOKEN})\.({TOKEN})\.({TOKEN})")
 _ANNOUNCE = re.compile(rf"sg\.announce\.({TOKEN})\.({TOKEN})")
+_OWN_INTAKE = re.compile(rf"sg\.config\.intake\.({TOKEN})\.({TOKEN})")
+_TOPIC = re.compile(rf"sg\.(?:topic|cast)\.({TOKEN})\.(?:all|to\.({TOKEN}))")
 _API = re.compile(rf"sg\.api\.({TOKEN})\.({TOKEN})")
 
 
@@ -141,6 +155,11 @@ def live_answers(owner: str) -> list[str]:
     return [*plain, f"sg.live.*.{owner}.*.dispatched.>"]
 
 
+def live_capability(capability: str, owner: str) -> str:
+    """All entries of the owner's tasks of one capability, as they are stored."""
+    return f"sg.live.{capability}.{owner}.>"
+
+
 def live_task(task_scope: str) -> str:
     """What a watcher of one task subscribes."""
     return LIVE_PREFIX + task_scope[len("sg.task.") :]
@@ -205,9 +224,82 @@ def parse_announce(subject: str) -> tuple[str, str]:
     return agent, instance
 
 
+def topic(name: str, to: str | None = None) -> str:
+    """Where a durable topic's messages are stored: for everybody, or for one agent."""
+    return f"sg.topic.{name}.all" if to is None else f"sg.topic.{name}.to.{to}"
+
+
+def cast(name: str, to: str | None = None) -> str:
+    """The same for a topic that is not durable: a core message, stored nowhere."""
+    return f"sg.cast.{name}.all" if to is None else f"sg.cast.{name}.to.{to}"
+
+
+def parse_topic(subject: str) -> tuple[str, str]:
+    """Topic and addressed agent (empty: everybody) of a message's subject. Raises ProtocolError SG1107."""
+    match = _TOPIC.fullmatch(subject)
+    if match is None:
+        raise ProtocolError(f"{subject[:200]!r} is not a topic's subject", code="SG1107")
+    name, to = match.groups()
+    return name, to or ""
+
+
+def request(agent: str) -> str:
+    """Where one of an agent's instances takes a direct request."""
+    return f"sg.request.{agent}"
+
+
+def schedule(owner: str, name: str) -> str:
+    """Where a schedule is kept."""
+    return f"sg.config.schedule.{owner}.{name}"
+
+
+def trigger(capability: str) -> str:
+    """Where it is kept what starts tasks of a capability, as its agents announced it."""
+    return f"sg.config.trigger.{capability}"
+
+
+def lease(name: str) -> str:
+    """Where it is kept which replica does a job that one alone shall do."""
+    return f"sg.config.lease.{name}"
+
+
+def own_intake(capability: str, owner: str) -> str:
+    """Where it is kept that an owner's submissions for a capability have an intake of their own."""
+    return f"sg.config.intake.{capability}.{owner}"
+
+
+def parse_own_intake(subject: str) -> tuple[str, str]:
+    """Capability and owner of such a document. Raises ProtocolError SG1107."""
+    match = _OWN_INTAKE.fullmatch(subject)
+    if match is None:
+        raise ProtocolError(f"{subject[:200]!r} is not an intake's document", code="SG1107")
+    capability, owner = match.groups()
+    return capability, owner
+
+
+def intake_consumer(capability: str, owner: str) -> str:
+    """The name of an owner's own durable intake; `=` stands in no token, so names cannot collide."""
+    return f"intake={capability}={owner}"
+
+
+def intake_filter(capability: str, owner: str) -> str:
+    """What an owner's own intake delivers."""
+    return f"sg.task.{capability}.{owner}.*.submitted"
+
+
+def rejected_filter(capability: str, owner: str) -> str:
+    """The rejections of an owner's submissions for a capability."""
+    return f"sg.task.{capability}.{owner}.*.rejected"
+
+
 def control(agent: str, instance: str) -> str:
     """Where one instance takes commands, such as drain."""
     return f"sg.control.{agent}.{instance}"
+
+
+def crash(agent: str, instance: str) -> str:
+    """Where it is kept for a while how an instance died."""
+    return f"sg.crash.{agent}.{instance}"
 
 
 def cancel(capability: str) -> str:
@@ -218,6 +310,11 @@ def cancel(capability: str) -> str:
 def progress(task_scope: str) -> str:
     """Where a running task's newest progress is kept."""
     return f"sg.progress.{task_scope[len('sg.task.') : -2]}"
+
+
+def chunks(task_scope: str) -> str:
+    """Where a running task's streamed chunks go: core messages, stored nowhere."""
+    return f"sg.chunk.{task_scope[len('sg.task.') : -2]}"
 
 
 def api(verb: str, principal: str) -> str:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
+from msgspec.structs import asdict, replace
 
 from switchgear.contract import limits
 from switchgear.contract.subjects import TOKEN
@@ -57,6 +58,15 @@ ErrorClass = Literal[
 RETRIED: frozenset[ErrorClass] = frozenset({"transient", "rate-limited", "resource", "timeout"})
 
 
+class RetryRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What differs for one error class; None: as the policy says."""
+
+    max_attempts: int | None = None
+    initial: timedelta | None = None
+    factor: float | None = None
+    max_delay: timedelta | None = None
+
+
 class Retry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How often a capability's attempts, or a step's, are repeated, and how long apart."""
 
@@ -70,6 +80,18 @@ class Retry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The bound never grows beyond this."""
     on: frozenset[ErrorClass] = RETRIED
     """Error classes that are repeated; all others are final."""
+    rules: dict[ErrorClass, RetryRule] = {}
+    """What differs by error class."""
+    budget: float = 0.2
+    """Retries that are dispatched per first dispatch of the capability, beyond ten a minute; more wait their turn."""
+
+    def of(self, error_class: ErrorClass) -> Retry:
+        """The policy for failures of this class."""
+        rule = self.rules.get(error_class)
+        if rule is None:
+            return self
+        own = {name: value for name, value in asdict(rule).items() if value is not None}
+        return replace(self, **own)
 
 
 def retry_fault(retry: Retry) -> str:
@@ -80,7 +102,10 @@ def retry_fault(retry: Retry) -> str:
         return "a delay is negative"
     if not 1 <= retry.factor <= limits.MAX_FACTOR:
         return f"factor is {retry.factor}, not 1 to {limits.MAX_FACTOR}"
-    return ""
+    if not 0 <= retry.budget <= limits.MAX_FACTOR:
+        return f"budget is {retry.budget}, not 0 to {limits.MAX_FACTOR}"
+    faults = (retry_fault(replace(retry.of(one), rules={})) for one in retry.rules)
+    return next((fault for fault in faults if fault), "")
 
 
 class Blob(Struct, frozen=True, kw_only=True):
@@ -97,6 +122,31 @@ class Parent(Struct, frozen=True, kw_only=True):
     task: Token
     capability: Token
     key: str
+
+
+class Awaited(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One thing that a suspended handler waits for."""
+
+    key: str
+    kind: Literal["child", "children", "signal", "timer"]
+    begun: Time
+    """When the wait began: later runs of the handler do not begin it anew."""
+    until: Time | None = None
+    """A timer's time, or when any other wait gives up."""
+    capability: str = ""
+    """Of the child or children."""
+    task: str = ""
+    """The child's id; the part that all the children's ids begin with (`<task>-<index>`)."""
+    count: int = 0
+    """How many children, from index 0."""
+    max_failures: int | None = None
+    """Of `children`: more failed ones end the wait; None: any number may fail."""
+    signal: str = ""
+    sender: str = ""
+    """Who may send the signal: a group, or empty for the run's owner."""
+    question: Text = ""
+    together: str = ""
+    """Waits with the same mark are over when all of them are, or one has failed."""
 
 
 class Failure(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -118,6 +168,10 @@ class Failure(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Seconds that the failed side asks to wait."""
     outcome_known: bool = True
     """False where the work may have taken effect all the same."""
+    fingerprint: str = ""
+    """What failures of one cause have in common: groups dead letters."""
+    last_words: Text = ""
+    """The end of the error output of a process that died."""
 
 
 class Status(Struct, frozen=True, kw_only=True, omit_defaults=True):

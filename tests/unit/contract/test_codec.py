@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from switchgear.contract import codec, entries, limits, queries, subjects, values
-from switchgear.errors import PROTOCOL_CODES, ProtocolError
+from switchgear.contract.codes import PROTOCOL_CODES
+from switchgear.errors import ProtocolError
 from tests.unit.contract.wire_values import JSON, STRUCTS, messages_of
 from tests.unit.lifecycle.script import SCOPE, entry, subject
 

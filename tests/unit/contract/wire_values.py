@@ -12,7 +12,15 @@ import msgspec
 from hypothesis import strategies as st
 from msgspec import inspect
 
-from switchgear.contract import announcement, entries, queries, values
+from switchgear.contract import (
+    announcement,
+    crash_report,
+    dead_letters,
+    entries,
+    queries,
+    trigger,
+    values,
+)
 
 _TOKEN = st.text("abcXYZ019_-", min_size=1, max_size=64)
 _DIGEST = st.text("0123456789abcdef", min_size=64, max_size=64)
@@ -107,8 +115,9 @@ def _structs(module: types.ModuleType) -> list[type[msgspec.Struct]]:
     ]
 
 
+_MODULES = (announcement, crash_report, dead_letters, entries, queries, trigger, values)
 STRUCTS: list[type[msgspec.Struct]] = sorted(
-    {one for module in (entries, values, announcement, queries) for one in _structs(module)},
+    {one for module in _MODULES for one in _structs(module)},
     key=lambda one: one.__name__,
 )
 """Every type that crosses the wire."""

@@ -13,6 +13,7 @@ from msgspec import Struct
 from switchgear.contract import subjects
 from switchgear.contract.entries import ENTRIES
 from switchgear.contract.export import catalog
+from switchgear.contract.export.channels import SCOPE, Channel, channels, kept
 from switchgear.contract.stored import EXPECTED, EXPECTED_SCOPE
 
 VERSION = "3.0.0"
@@ -26,24 +27,19 @@ PARAMETERS: dict[str, dict[str, Any]] = {
         "enum": [name for name in ENTRIES if name != "dispatched"],
     },
     "instance": {"description": "Id of one running process of an agent."},
-    "kind": {"description": "What the timer is for, such as deadline, retry, capacity or cleanup."},
+    "kind": {
+        "description": "What the timer is for: deadline, retry, wait, capacity, cleanup, cron; of a "
+        "wake: child, turn, capacity."
+    },
+    "name": {"description": "Of a schedule or lease."},
     "owner": {"description": "The principal that submitted the root of the run."},
     "pool": {"description": "Instances that are interchangeable: the target of a dispatch."},
     "principal": {"description": "Who asks."},
     "priority": {"description": "Lane of the dispatch.", "enum": list(subjects.PRIORITIES)},
     "task": {"description": "Id of the task."},
+    "topic": {"description": "Name of a topic."},
 }
 """Every placeholder of an address is one token of [A-Za-z0-9_-]{1,64}."""
-
-_SCOPE = subjects.scope("{capability}", "{owner}", "{task}")
-
-
-class Channel(NamedTuple):
-    """A subject pattern and the messages on it."""
-
-    address: str | None
-    summary: str
-    messages: tuple[str, ...]
 
 
 class Use(NamedTuple):
@@ -56,80 +52,6 @@ class Use(NamedTuple):
     messages: tuple[str, ...]
     queue: str = ""
     reply: tuple[str, ...] = ()
-
-
-def channels() -> dict[str, Channel]:
-    """Every subject pattern of the protocol, by name."""
-    found = {f"task-{event}": _ledger(event) for event in ENTRIES}
-    found |= _streamed()
-    found |= _told()
-    for verb in catalog.VERBS:
-        found[f"api-{verb.name}"] = Channel(
-            subjects.api(verb.name, "{principal}"),
-            f"Questions for the {verb.by}; one request, one answer.",
-            (verb.query.name,),
-        )
-    answers = tuple(dict.fromkeys(verb.answer.name for verb in catalog.VERBS))
-    found["answers"] = Channel(None, "The inbox that a request names.", (*answers, "problem"))
-    return found
-
-
-def _streamed() -> dict[str, Channel]:
-    """What accompanies the ledger: its republished entries, timers, announcements."""
-    return {
-        "live": Channel(
-            subjects.live_task(f"{_SCOPE[:-1]}{{event}}"),
-            "Entries as they are stored, republished by the server; stored nowhere.",
-            tuple(event for event in ENTRIES if event != "dispatched"),
-        ),
-        "live-dispatched": Channel(
-            subjects.live_task(subjects.dispatched(_SCOPE, "{pool}", "{priority}")),
-            "Dispatches as they are stored, republished by the server; stored nowhere.",
-            ("dispatched",),
-        ),
-        "timer": Channel(
-            subjects.timer(_SCOPE, "{kind}"),
-            "A durable timer, one a subject, in SG_TIMERS.",
-            ("timer",),
-        ),
-        "due": Channel(
-            subjects.due(_SCOPE, "{kind}"),
-            "A timer that is due, or a wake: look at this task again.",
-            ("due",),
-        ),
-        "announce": Channel(
-            subjects.announce("{agent}", "{instance}"),
-            "What an instance says of itself, in SG_REGISTRY; gone when its TTL ends.",
-            ("announcement",),
-        ),
-    }
-
-
-def _told() -> dict[str, Channel]:
-    """Core messages that nobody asks for."""
-    return {
-        "control": Channel(
-            subjects.control("{agent}", "{instance}"), "Commands for one instance.", ("command",)
-        ),
-        "cancel": Channel(
-            subjects.cancel("{capability}"),
-            "For all instances of a capability: one of its tasks is being cancelled.",
-            ("cancel",),
-        ),
-        "progress": Channel(
-            subjects.progress(_SCOPE), "Newest progress of a running task.", ("progress",)
-        ),
-    }
-
-
-def _ledger(event: str) -> Channel:
-    address = (
-        subjects.dispatched(_SCOPE, "{pool}", "{priority}")
-        if event == "dispatched"
-        else _SCOPE[:-1] + event
-    )
-    ends = " It ends the task." if event in subjects.TERMINAL else ""
-    return Channel(address, f"Ledger entries `{event}`, in SG_LEDGER.{ends}", (event,))
 
 
 _SENDS: dict[str, tuple[str, ...]] = {
@@ -160,6 +82,9 @@ _SENDS: dict[str, tuple[str, ...]] = {
 _CONSUMES = ("submitted", "attempt-failed", "waiting", "signalled", "cancel-requested")
 """Events that coordinators consume."""
 
+_TOPICS = ("topic", "topic-to", "cast", "cast-to")
+_VALUE = ("value", "problem")
+"""What a direct request is answered with: any JSON, or an error."""
 _QUEUES = {"coordinator": "coordinators", "observer": "observe"}
 """Queue groups of those who answer."""
 
@@ -207,15 +132,32 @@ def _core_uses() -> list[Use]:
         use("client", "receive", "live-dispatched", "Watch the dispatches of one owner's tasks."),
         use("client", "receive", "progress", "Watch the progress of one owner's tasks."),
         use("agent", "send", "announce", "Announce on start, on change and every 10 s."),
+        use("client", "receive", "chunk", "Hear what one owner's tasks stream."),
+        *(use("client", "send", one, "Publish on a topic.") for one in _TOPICS),
+        *(use("client", "receive", one, "Hear a topic.") for one in _TOPICS),
+        use("client", "send", "request", "Ask an agent directly.")._replace(reply=_VALUE),
         use("agent", "receive", "task-dispatched", "Pull work from the lanes of the own offers."),
         use("agent", "receive", "control", "Obey commands."),
         use("agent", "receive", "cancel", "Stop a task that runs here."),
         use("agent", "send", "progress", "Report progress."),
-        use("agent", "send", "due", "Wake the parent of an ended task."),
+        use("agent", "send", "chunk", "Stream."),
+        use("agent", "send", "crash", "Tell how an instance died: by who watched it."),
+        use("agent", "send", "due", "Wake who waits for a task's end: its parent, the next one."),
+        *(use("agent", "send", one, "Publish on a topic.") for one in _TOPICS),
+        *(use("agent", "receive", one, "Listen to a topic.") for one in _TOPICS),
+        use("agent", "receive", "request", "Answer, as one of the agent's instances.")._replace(
+            reply=_VALUE
+        ),
         use("coordinator", "receive", "announce", "Watch the registry."),
         use("coordinator", "send", "timer", "Arm a timer."),
         use("coordinator", "send", "due", "Wake a task."),
         use("coordinator", "receive", "due", "Decide again about a task."),
+        *(use("coordinator", "receive", one, "Start what it triggers.") for one in _TOPICS),
+        *(use("coordinator", "send", one, "Keep it, by compare-and-set.") for one in kept()),
+        *(use("coordinator", "receive", one, "Read it.") for one in kept()),
+        use("coordinator", "send", "task-submitted", "Start a task at its time, or by a message."),
+        use("coordinator", "send", "task-signalled", "Signal for who may, but is not the owner."),
+        use("coordinator", "receive", "crash", "Learn how a former holder died."),
         use("coordinator", "send", "cancel", "Tell a capability's instances of a cancel."),
         use("coordinator", "send", "control", "Tell an instance to drain."),
     ]
@@ -236,7 +178,7 @@ COMPARE_AND_SET: dict[str, Any] = {
         EXPECTED_SCOPE: {
             "type": "string",
             "pattern": r"^sg\.task(\.[A-Za-z0-9_-]{1,64}){3}\.>$",
-            "description": f"The task's scope, {_SCOPE}, spelled exactly so.",
+            "description": f"The task's scope, {SCOPE}, spelled exactly so.",
         },
     },
     "required": [EXPECTED, EXPECTED_SCOPE],
@@ -346,4 +288,7 @@ def _messages(examples: dict[str, Struct], descriptions: dict[str, str]) -> dict
     empty = {"type": "object", "description": "An empty object, or hints for the coordinator."}
     found["timer"] = {"name": "timer", "headers": SCHEDULE, "payload": empty}
     found["due"] = {"name": "due", "payload": empty}
+    found["value"] = {"name": "value", "payload": {"description": "Any JSON."}}
+    own = {"type": "object", "description": "Of coordinators alone; may change with any release."}
+    found["coordinators-own"] = {"name": "coordinators-own", "payload": own}
     return found

@@ -9,9 +9,11 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from switchgear.contract import limits, queries
+from switchgear.contract import dead_letters, limits, queries
 from switchgear.contract.announcement import Announcement
+from switchgear.contract.crash_report import CrashReport
 from switchgear.contract.entries import ENTRIES
+from switchgear.contract.trigger import Trigger
 
 
 class Message(NamedTuple):
@@ -42,6 +44,11 @@ ANNOUNCEMENT = Message("announcement", Announcement, limits.MAX_ANNOUNCEMENT)
 COMMAND = _query("command", queries.Command)
 CANCEL = _query("cancel", queries.Cancel)
 PROGRESS = Message("progress", queries.Progress, limits.MAX_PROGRESS)
+CHUNK = Message("chunk", queries.Chunk, 2 * limits.MAX_CHUNK)
+TOPIC_MESSAGE = Message("topic-message", queries.TopicMessage, limits.MAX_ENTRY)
+CRASH_REPORT = _query("crash-report", CrashReport)
+TRIGGER = Message("trigger", Trigger, limits.MAX_ENTRY)
+SCHEDULE = Message("schedule", queries.Schedule)
 PROBLEM = Message("problem", queries.Problem)
 NOTHING = _query("nothing", queries.Nothing)
 
@@ -56,6 +63,12 @@ VERBS = (
         "timeline",
         _query("timeline-query", queries.TimelineQuery),
         Message("timeline", queries.Timeline),
+        "observer",
+    ),
+    Verb(
+        "dead",
+        _query("dead-query", dead_letters.DeadQuery),
+        Message("dead-groups", dead_letters.DeadGroups),
         "observer",
     ),
     Verb(
@@ -74,6 +87,30 @@ VERBS = (
         "explain",
         _query("explain-query", queries.ExplainQuery),
         Message("explanation", queries.Explanation),
+        "coordinator",
+    ),
+    Verb(
+        "signal",
+        _query("signal-query", queries.SignalQuery),
+        Message("signal-sent", queries.Signalled),
+        "coordinator",
+    ),
+    Verb(
+        "retry",
+        _query("retry-query", queries.RetryQuery),
+        Message("retried", queries.Retried),
+        "coordinator",
+    ),
+    Verb(
+        "schedules",
+        _query("schedules-query", queries.SchedulesQuery),
+        Message("schedules", queries.Schedules),
+        "coordinator",
+    ),
+    Verb(
+        "schedule",
+        _query("schedule-command", queries.ScheduleCommand),
+        SCHEDULE,
         "coordinator",
     ),
     Verb(
@@ -99,7 +136,8 @@ VERBS = (
 
 def messages() -> tuple[Message, ...]:
     """Every message of the protocol once, by name."""
-    found = [*ENTRY_MESSAGES, ANNOUNCEMENT, COMMAND, CANCEL, PROGRESS, PROBLEM]
+    found = [*ENTRY_MESSAGES, ANNOUNCEMENT, COMMAND, CANCEL, PROGRESS, CHUNK]
+    found += [TOPIC_MESSAGE, CRASH_REPORT, TRIGGER, PROBLEM]
     for verb in VERBS:
         found += [verb.query, verb.answer]
     unique = {message.name: message for message in found}

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from switchgear import errors
-from switchgear.contract import limits
+from switchgear.contract import codes, limits
 from switchgear.contract.export import docstrings
 
 ERRORS_TEXT = (
@@ -33,11 +33,11 @@ def error_table() -> dict[str, Any]:
         if kind.__module__ == errors.__name__
     }
     protocol = errors.ProtocolError
-    for code, meaning in errors.PROTOCOL_CODES.items():
+    for code, meaning in codes.PROTOCOL_CODES.items():
         found[code] = _row("protocol", meaning, protocol.default_fix, protocol.disposition)
-    for code, (meaning, fix) in errors.REJECTIONS.items():
+    for code, (meaning, fix) in codes.REJECTIONS.items():
         found[code] = _row("rejection", meaning, fix, "final")
-    for code, (meaning, fix) in errors.FAILURES.items():
+    for code, (meaning, fix) in codes.FAILURES.items():
         found[code] = _row("failure", meaning, fix, "policy")
     return {"description": ERRORS_TEXT, "codes": dict(sorted(found.items()))}
 

@@ -28,6 +28,7 @@ from switchgear.contract.export.scene import (
     OTHER,
     OTHER_DIGEST,
     OUTPUT,
+    REDRIVE,
     ROUTE,
     START,
     SUBMITTED,
@@ -35,7 +36,28 @@ from switchgear.contract.export.scene import (
     TRACE,
     at,
 )
-from switchgear.contract.values import Blob, Parent, Retry, State, Status
+from switchgear.contract.values import Awaited, Blob, Parent, Retry, RetryRule, State, Status
+
+WAITS = (
+    Awaited(
+        key="review",
+        kind="signal",
+        begun=at(3.5),
+        until=at(28_800),
+        signal="review",
+        sender="approvers",
+        question="Release v1.2?",
+    ),
+    Awaited(
+        key="check",
+        kind="children",
+        begun=at(3.5),
+        capability="python-lint",
+        task=CHILD,
+        count=250,
+        max_failures=0,
+    ),
+)
 
 
 def _entry(
@@ -64,6 +86,7 @@ def _held(
 
 def _client() -> dict[str, Struct]:
     child: dict[str, Any] = _entry(2, 0.4, AGENT, "queued", 0) | {"task": CHILD}
+    later: dict[str, Any] = _entry(19, 0, CLIENT, "queued", 0) | {"task": REDRIVE}
     return {
         "submitted": entries.Submitted(
             **_entry(1, 0, CLIENT, "queued", 0),
@@ -84,10 +107,19 @@ def _client() -> dict[str, Struct]:
             parent=Parent(task=TASK, capability="check-repo", key="python-lint"),
             depth=1,
         ),
+        "submitted.later": entries.Submitted(
+            **later,
+            input=INPUT,
+            digest=DIGEST,
+            start=at(7200),
+            redrives=TASK,
+        ),
         "signalled": entries.Signalled(
             **_entry(8, 60, CLIENT, "waiting", 4717, attempt=1),
             name="review",
             payload=Raw(b'{"approved":true,"note":"fine"}'),
+            sender="bob",
+            group="approvers",
         ),
         "cancel-requested": entries.CancelRequested(
             **_entry(9, 61, CLIENT, "cancelling", 4718, attempt=1), reason="no longer needed"
@@ -118,6 +150,30 @@ def _coordinator() -> dict[str, Struct]:
             reason="capacity",
             detail="nobody offers this capability",
         ),
+        "dispatched.undoing": entries.Dispatched(
+            **_entry(20, 62, COORDINATOR, "held", 4719, attempt=2),
+            attempt=2,
+            input=INPUT,
+            route=ROUTE,
+            retry=Retry(rules={"rate-limited": RetryRule(max_attempts=10)}),
+            submitted=SUBMITTED,
+            then=CHILD,
+            cleanup=timedelta(minutes=10),
+            undoing=True,
+        ),
+        "waiting.retry": entries.Waiting(
+            **_entry(21, 3.1, COORDINATOR, "waiting", 4716, attempt=1, failures=1),
+            reason="retry",
+            detail="attempt 2 follows at 09:30:08 UTC",
+            until=at(8),
+            attempt=1,
+        ),
+    }
+
+
+def _ended() -> dict[str, Struct]:
+    """What coordinators end a task with."""
+    return {
         "dead": entries.Dead(
             **_entry(6, 9, COORDINATOR, "dead", 4716, attempt=1, failures=1),
             error=FAILURE,
@@ -132,15 +188,8 @@ def _coordinator() -> dict[str, Struct]:
     }
 
 
-def _agent() -> dict[str, Struct]:
+def _checkpoints() -> dict[str, Struct]:
     return {
-        "taken-over": entries.TakenOver(
-            **_held(11, 32, "held", DISPATCHED, writer=OTHER),
-            deliveries=2,
-            how="crash",
-            former=AGENT,
-        ),
-        "released": entries.Released(**_held(12, 3, "loose", CHECKPOINT), why="drain"),
         "checkpoint": entries.Checkpoint(
             **_held(13, 2, "held", DISPATCHED),
             key="clone",
@@ -161,12 +210,39 @@ def _agent() -> dict[str, Struct]:
             executor="process",
             retries=1,
         ),
+        "checkpoint.undo": entries.Checkpoint(
+            **_held(22, 2.5, "held", CHECKPOINT),
+            key="withdraw",
+            kind="undo-registered",
+            ok=True,
+            result=Raw(b'{"function":"shop.release:withdraw","args":["v1.2"]}'),
+        ),
+        "checkpoint.signal": entries.Checkpoint(
+            **_held(23, 61, "held", CHECKPOINT),
+            key="review",
+            kind="signal",
+            ok=True,
+            result=Raw(b'{"approved":true,"note":"fine"}'),
+            signal=4718,
+        ),
+    }
+
+
+def _agent() -> dict[str, Struct]:
+    return {
+        "taken-over": entries.TakenOver(
+            **_held(11, 32, "held", DISPATCHED, writer=OTHER),
+            deliveries=2,
+            how="crash",
+            former=AGENT,
+        ),
+        "released": entries.Released(**_held(12, 3, "loose", CHECKPOINT), why="drain"),
         "waiting": entries.Waiting(
             **_entry(15, 4, AGENT, "waiting", CHECKPOINT, attempt=1),
             reason="signal",
-            detail="approval by ana",
-            signal="review",
+            detail="",
             until=at(28_800),
+            waits=WAITS,
             hold=DISPATCHED,
             attempt=1,
         ),
@@ -182,6 +258,11 @@ def _agent() -> dict[str, Struct]:
     }
 
 
+def entry_examples() -> dict[str, Struct]:
+    """Those of the ledger."""
+    return _client() | _coordinator() | _ended() | _checkpoints() | _agent()
+
+
 def examples() -> dict[str, Struct]:
     """Name -> example. A name is the message's, or the message's with a variant after a dot."""
-    return dict(sorted((_client() | _coordinator() | _agent() | asked() | told()).items()))
+    return dict(sorted((entry_examples() | asked() | told()).items()))

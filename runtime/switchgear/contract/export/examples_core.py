@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from switchgear.contract import announcement, queries
+from switchgear.contract.crash_report import CrashReport
+from switchgear.contract.dead_letters import DeadGroup, DeadGroups, DeadQuery
 from switchgear.contract.export.scene import (
     AGENT,
     CHILD,
@@ -16,15 +18,26 @@ from switchgear.contract.export.scene import (
     DIGEST,
     DISPATCHED,
     FAILURE,
+    INPUT,
     OTHER,
     OTHER_DIGEST,
+    REDRIVE,
     ROUTE,
     START,
     SUBMITTED,
     TASK,
     at,
 )
+from switchgear.contract.trigger import Trigger
+from switchgear.contract.values import Awaited
 
+CRON = announcement.CronTrigger(
+    expression="30 6 * * 1-5",
+    input=INPUT,
+    timezone="Europe/Berlin",
+    missed="all",
+    overlap="queue",
+)
 OFFER = announcement.Offer(
     name="check-repo",
     version="1.2.0",
@@ -44,6 +57,8 @@ OFFER = announcement.Offer(
     description="Check a git repository.",
     timeout=timedelta(minutes=10),
     calls=("python-lint", "secret-scan"),
+    crons=(CRON,),
+    topics=(announcement.TopicTrigger(topic="pushed"),),
 )
 ANNOUNCED = announcement.Announcement(
     v=1,
@@ -95,10 +110,40 @@ DEAD_ROW = queries.TaskRow(
     reason="the policy does not retry step failures",
     error=FAILURE,
 )
+ASKS_ROW = queries.TaskRow(
+    id=REDRIVE,
+    capability="release",
+    owner="ana",
+    state="waiting",
+    submitted_at=at(60),
+    updated_at=at(75),
+    attempt=1,
+    reason="signal review of approvers: Release v1.2?",
+    redrives=TASK,
+    asks=(
+        Awaited(
+            key="review",
+            kind="signal",
+            begun=at(61),
+            signal="review",
+            sender="approvers",
+            question="Release v1.2?",
+        ),
+    ),
+)
+SCHEDULED = queries.Schedule(
+    name="nightly",
+    owner="ana",
+    capability="check-repo",
+    cron=CRON,
+    created=at(-86_400),
+    fired=at(-10_800),
+    last=TASK,
+    priority="low",
+)
 
 
-def asked() -> dict[str, Struct]:
-    """Queries and their answers."""
+def _of_coordinators() -> dict[str, Struct]:
     return {
         "agents": queries.Agents(instances=(ANNOUNCED,)),
         "capabilities": queries.Capabilities(
@@ -115,6 +160,9 @@ def asked() -> dict[str, Struct]:
             route=ROUTE,
         ),
         "holder": queries.Holder(instance=AGENT),
+        "holder.died": queries.Holder(
+            instance="", ended="was ended by SIGSEGV", last_words="Segmentation fault"
+        ),
         "holder.none": queries.Holder(instance=""),
         "holder-query": queries.HolderQuery(task=TASK),
         "lane-query": queries.LaneQuery(
@@ -127,8 +175,6 @@ def asked() -> dict[str, Struct]:
                 "lane=check-repo=check-repo-4f1c09d2ab=low",
             )
         ),
-        "list-query": queries.ListQuery(capability="check-repo", state="held", limit=20),
-        "list-query.all": queries.ListQuery(),
         "nothing": queries.Nothing(),
         "problem": queries.Problem(
             code="SG1401",
@@ -136,10 +182,58 @@ def asked() -> dict[str, Struct]:
             why="it never existed, or retention has deleted it",
             fix="switchgear task ls",
         ),
-        "task-list": queries.TaskList(tasks=(ROW, DEAD_ROW), lag=0, more=True),
-        "timeline": queries.Timeline(moments=_moments(), lag=3),
-        "timeline-query": queries.TimelineQuery(root=TASK),
     }
+
+
+def _steering() -> dict[str, Struct]:
+    return {
+        "retried": queries.Retried(state="held"),
+        "retry-query": queries.RetryQuery(task=TASK),
+        "schedule": SCHEDULED,
+        "schedule-command": queries.ScheduleCommand(
+            verb="put", name="nightly", capability="check-repo", cron=CRON
+        ),
+        "schedules": queries.Schedules(
+            rows=(queries.ScheduleRow(schedule=SCHEDULED, next=at(75_600)),)
+        ),
+        "schedules-query": queries.SchedulesQuery(agent="check-repo"),
+        "signal-query": queries.SignalQuery(
+            task=TASK, name="review", payload=Raw(b'{"approved":true,"note":"fine"}')
+        ),
+        "signal-sent": queries.Signalled(sequence=4718),
+    }
+
+
+def _of_the_read_model() -> dict[str, Struct]:
+    return {
+        "dead-groups": DeadGroups(
+            groups=(
+                DeadGroup(
+                    fingerprint=FAILURE.fingerprint,
+                    capability="python-lint",
+                    count=12,
+                    first=at(-3600),
+                    last=at(9),
+                    newest=CHILD,
+                    error=FAILURE,
+                    redriven=3,
+                ),
+            ),
+            lag=0,
+        ),
+        "dead-query": DeadQuery(capability="python-lint"),
+        "list-query": queries.ListQuery(capability="check-repo", state="held", limit=20),
+        "list-query.all": queries.ListQuery(),
+        "list-query.tries": queries.ListQuery(redrives=TASK),
+        "task-list": queries.TaskList(tasks=(ASKS_ROW, ROW, DEAD_ROW), lag=0, more=True),
+        "timeline": queries.Timeline(moments=_moments(), lag=3, more=True),
+        "timeline-query": queries.TimelineQuery(root=TASK, after=4710),
+    }
+
+
+def asked() -> dict[str, Struct]:
+    """Queries and their answers."""
+    return _of_coordinators() | _steering() | _of_the_read_model()
 
 
 def _moments() -> tuple[queries.Moment, ...]:
@@ -161,6 +255,18 @@ def _moments() -> tuple[queries.Moment, ...]:
         moment(DISPATCHED, "dispatched", 0.003, COORDINATOR, attempt=1, detail=ROUTE.reason),
         moment(
             4713,
+            "checkpoint",
+            0.4,
+            AGENT,
+            attempt=1,
+            detail="run clone",
+            key="clone",
+            kind="run",
+            ok=True,
+            duration=timedelta(seconds=0.35),
+        ),
+        moment(
+            4714,
             "completed",
             0.5,
             OTHER,
@@ -174,7 +280,15 @@ def told() -> dict[str, Struct]:
     return {
         "announcement": ANNOUNCED,
         "cancel": queries.Cancel(task=TASK, reason="no longer needed"),
+        "chunk": queries.Chunk(step="draft", run=DISPATCHED, number=3, value=Raw(b'"to be"')),
         "command": queries.Command(verb="drain"),
+        "crash-report": CrashReport(
+            agent="check-repo",
+            instance=AGENT,
+            time=at(12),
+            ended="was ended by SIGSEGV",
+            last_words="Segmentation fault",
+        ),
         "progress": queries.Progress(
             task=TASK,
             time=at(3),
@@ -182,6 +296,22 @@ def told() -> dict[str, Struct]:
             fraction=0.4,
             message="linting",
             counters={"files": 120},
+            lines=(queries.LogLine(time=at(2.9), level="info", text="cloned main"),),
             writer=AGENT,
+        ),
+        "topic-message": queries.TopicMessage(
+            id="01kjp9e2r0m7x3v5bqz8mtd4wb",
+            sender="ana",
+            time=at(0),
+            value=INPUT,
+            expires=at(600),
+        ),
+        "trigger": Trigger(
+            capability="check-repo",
+            agent="check-repo",
+            version="1.2.0",
+            started=at(-600),
+            crons=(CRON,),
+            topics=(announcement.TopicTrigger(topic="pushed"),),
         ),
     }

@@ -17,7 +17,7 @@ from msgspec import Raw
 from switchgear.contract import subjects
 from switchgear.contract.entries import ENTRIES
 from switchgear.contract.stored import EXPECTED, EXPECTED_SCOPE, expect_headers, header_block
-from switchgear.contract.values import Failure, Retry, Route, Status
+from switchgear.contract.values import Awaited, Failure, Retry, Route, Status
 
 START = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 TASK = "01kjp9e2r0f7x3v5bqz8mtd4wa"
@@ -55,6 +55,12 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "dead": {"error": _FAILURE},
     "cancelled": {},
     "expired": {},
+}
+REVIEW = Awaited(key="review", kind="signal", begun=START, signal="review")
+UNDO: dict[str, Any] = {
+    "key": "withdraw",
+    "kind": "undo-registered",
+    "result": Raw(b'{"function":"shop:withdraw","args":[7]}'),
 }
 BY_FIRST: dict[str, Any] = {"hold": 102, "writer": "a-1"}
 """An entry of the dispatch's first holder."""
@@ -157,6 +163,12 @@ def _lives() -> list[Case]:
         .add("waiting")
         .add("dispatched")
         .end("held", hold=103, live_dispatch=103),
+        Case("starts-later", "A task waits for its start, then for its turn, without a slot.")
+        .add("submitted")
+        .add("waiting", reason="start")
+        .add("waiting", reason="turn")
+        .add("dispatched")
+        .end("held", hold=104, live_dispatch=104),
         _opened("failed-then-retried", "A failed attempt ends its hold; the next dispatch is one.")
         .add("attempt-failed", **BY_FIRST)
         .add("dispatched", attempt=2)
@@ -180,7 +192,7 @@ def _stops() -> list[Case]:
         .add("completed", counts=False, **BY_FIRST)
         .end("loose", hold=102, holder="a-1", live_dispatch=102),
         _opened("suspended", "A holder that waits gives its hold back.")
-        .add("waiting", reason="signal", signal="review", **BY_FIRST)
+        .add("waiting", reason="signal", waits=(REVIEW,), **BY_FIRST)
         .add("completed", counts=False, **BY_FIRST)
         .add("signalled")
         .end("waiting"),
@@ -199,6 +211,40 @@ def _stops() -> list[Case]:
         .add("signalled", counts=False)
         .add("cancel-requested", counts=False)
         .end("completed"),
+    ]
+
+
+def _undos() -> list[Case]:
+    return [
+        _opened("undone", "While cancelling, what is recorded is undone before the end.")
+        .add("checkpoint", **UNDO, **BY_FIRST)
+        .add("cancel-requested")
+        .add("checkpoint", key="withdraw", kind="undo-done", **BY_FIRST)
+        .add("cancelled", **BY_FIRST)
+        .end("cancelled"),
+        _opened("undo-run", "A task that waits is dispatched once more to run its undos.")
+        .add("checkpoint", **UNDO, **BY_FIRST)
+        .add("waiting", reason="timer", **BY_FIRST)
+        .add("cancel-requested")
+        .add("dispatched", attempt=2, undoing=True)
+        .add("checkpoint", key="withdraw", kind="undo-done", hold=106, writer="a-2")
+        .add("cancelled", hold=106, writer="a-2")
+        .end("cancelled"),
+        _opened("undo-dropped", "What needs no undo any more does not call for an undo run.")
+        .add("checkpoint", **UNDO, **BY_FIRST)
+        .add("checkpoint", key="withdraw", kind="undo-dropped", **BY_FIRST)
+        .add("attempt-failed", **BY_FIRST)
+        .add("cancel-requested")
+        .add("dispatched", counts=False, attempt=2)
+        .end("cancelling"),
+        _opened("undo-twice", "An undo is told by its key, however often it is registered.")
+        .add("checkpoint", **UNDO, **BY_FIRST)
+        .add("checkpoint", **UNDO, **BY_FIRST)
+        .add("checkpoint", key="withdraw", kind="undo-done", **BY_FIRST)
+        .add("attempt-failed", **BY_FIRST)
+        .add("cancel-requested")
+        .add("dispatched", counts=False, attempt=2)
+        .end("cancelling"),
     ]
 
 
@@ -269,7 +315,7 @@ def _claims() -> list[Case]:
         .add("submitted")
         .add("completed", counts=False, hold=101)
         .end("queued"),
-        Case("waits-for-a-signal-unheld", "A queued task waits for capacity only.")
+        Case("waits-for-a-signal-unheld", "What never ran waits for capacity, start or turn only.")
         .add("submitted")
         .add("waiting", counts=False, reason="signal")
         .end("queued"),
@@ -327,12 +373,17 @@ def _bodies() -> list[Case]:
         .add("submitted", data='{"v":1,"task":"')
         .add("rejected", code="SG1205", reason="the submission cannot be read")
         .end("rejected"),
+        Case("unreadable-is-not-run", "What cannot be read neither waits nor is dispatched.")
+        .add("submitted", data='{"v":1,"task":"')
+        .add("waiting", counts=False)
+        .add("dispatched", counts=False)
+        .end("queued"),
     ]
 
 
 def histories() -> dict[str, Any]:
     """histories.json: all cases."""
-    cases = [*_lives(), *_stops(), *_orders(), *_claims(), *_forgeries(), *_bodies()]
+    cases = [*_lives(), *_stops(), *_undos(), *_orders(), *_claims(), *_forgeries(), *_bodies()]
     return {
         "description": TEXT,
         "scope": SCOPE,

@@ -11,6 +11,7 @@ from switchgear.contract.values import Candidate, Failure, Route
 START = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 TASK = "01kjp9e2r0f7x3v5bqz8mtd4wa"
 CHILD = "7c0n5k2yh4wq8rj1v6ztg3xe9m"
+REDRIVE = "5h2rq9ym0c7txk3w8n1vj6pzea"
 CLIENT = "cli-01kjp9dzq8"
 COORDINATOR = "coordinator-01kjp8a7m2"
 AGENT = "check-repo-01kjp8c4xd"
@@ -50,6 +51,8 @@ FAILURE = Failure(
     why="the repository does not exist",
     fix="check the source",
     step="clone",
+    fingerprint="4f1c09d2ab3e",
+    last_words="fatal: repository not found",
 )
 CRASHED = Failure(
     error_class="transient",
