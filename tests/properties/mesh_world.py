@@ -1,4 +1,4 @@
-"""A mesh of one task, in memory: a broker with compare-and-set, coordinators, agents, clients and forgers.
+"""A mesh of one task, in memory: a broker with compare-and-set, coordinators, time, and the tasks around it.
 
 Appends are in flight until somebody lets them land, in any order, so every interleaving of honest writers with
 each other and with forgers can be drawn. Below are the pure decisions alone; the world is their shell.
@@ -8,29 +8,36 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
-import msgspec
-
-from switchgear.contract import codec, entries, limits, subjects
+from switchgear.contract import codec, entries, subjects
 from switchgear.contract.stored import Stored, expect_headers, header_block
-from switchgear.lifecycle import coordination, holding
-from switchgear.lifecycle.coordination import Arm, Stamp, View
+from switchgear.lifecycle import coordination
+from switchgear.lifecycle.coordination import (
+    Arm,
+    CancelChildren,
+    Effect,
+    Stamp,
+    TellHolder,
+    View,
+    Wake,
+)
 from switchgear.lifecycle.history import History, fold
+from switchgear.lifecycle.suspension import Condition
+from tests.properties.judge import Judge
 from tests.properties.task_model import Model, Truth
-from tests.unit.lifecycle.script import FAILURE, SCOPE, T0, entry, fits, pool, subject
+from tests.unit.lifecycle.script import SCOPE, T0, fits, pool
 
 CONSUMED = {"submitted", "attempt-failed", "waiting", "signalled", "cancel-requested"}
 """What a coordinator's intake delivers."""
-FINAL = msgspec.structs.replace(FAILURE, retryable=False, error_class="crash-loop")
 
 
 @dataclass(eq=False)
 class Message:
-    """What a coordinator's intake holds until it is acked."""
+    """What a coordinator holds until it is acked: of an intake, or (`lane`) of the lane of a pool that is gone."""
 
     due: str = ""
     rechecks: int = 0
+    lane: int = 0
     taken: bool = False
 
 
@@ -52,6 +59,8 @@ class Run:
     hold: int
     expect: int
     told: str = ""
+    undoing: bool = False
+    """The handler is not run (any more), only the undos."""
 
 
 @dataclass(eq=False)
@@ -64,15 +73,17 @@ class Flight:
     expect: int
     message: Message | None = None
     run: Run | None = None
+    then: tuple[Effect, ...] = ()
 
 
 @dataclass
-class World:
+class Mesh:
     """Everything that the actors share."""
 
     now: datetime = T0
     log: list[Stored] = field(default_factory=list[Stored])
     model: Model = field(default_factory=Model)
+    judge: Judge = field(default_factory=Judge)
     seen: History = field(default_factory=lambda: History(SCOPE))
     """The incremental reader."""
     intake: list[Message] = field(default_factory=list[Message])
@@ -82,6 +93,12 @@ class World:
     runs: dict[str, Run] = field(default_factory=dict[str, Run])
     staffed: bool = True
     deadline: datetime | None = None
+    before_open: bool = False
+    over_budget: timedelta | None = None
+    children: dict[str, Condition] = field(default_factory=dict[str, Condition])
+    """How the children stand that the task waits for, by key."""
+    wakes: set[str] = field(default_factory=set[str])
+    """What was told of this task's end: `child` its parent, `turn` the task after it."""
     ids: int = 0
 
     @property
@@ -103,11 +120,14 @@ class World:
 
     def store(self, where: str, data: bytes, headers: bytes, truth: Truth) -> int:
         """Keep a message, and hand it to whoever consumes such."""
-        nanoseconds = int(self.now.timestamp() * 1e9)
+        nanoseconds = int((self.now - T0) / timedelta(microseconds=1)) * 1000
+        nanoseconds += int(T0.timestamp()) * 10**9
         stored = Stored(where, truth.sequence, nanoseconds, headers, data)
         self.log.append(stored)
         counts = self.model.take(truth)
         assert counts == (self.seen.add(stored) == ""), (truth, self.model, self.seen.voids)
+        if counts and len(self.seen.valid) and self.seen.valid[-1].stored is stored:
+            self.judge.stored(self.seen.valid[-1].entry, truth.sequence, self.now)
         if truth.event in CONSUMED:
             self.intake.append(Message())
         elif truth.event == "dispatched":
@@ -124,6 +144,8 @@ class World:
             writer=one.writer,
             attempt=getattr(one, "attempt", 0),
             detail=getattr(one, "kind", "") or getattr(one, "reason", ""),
+            key=getattr(one, "key", ""),
+            failed=getattr(one, "error", None) is not None,
         )
 
     def land(self, flight: Flight, *, answered: bool = True) -> None:
@@ -137,10 +159,10 @@ class World:
             assert flight.message is None or self.model.valid == sequence
             if answered:
                 self.flights.remove(flight)
-                self._appended(flight, event, sequence)
+                self.appended(flight, event, sequence)
         elif answered:
             self.flights.remove(flight)
-            self._refused(flight)
+            self.refused(flight)
 
     def tick(self, by: timedelta) -> None:
         """Time passes; what is due reaches the intake."""
@@ -154,131 +176,75 @@ class World:
         arm = self.timers.pop(kind)
         self.intake.append(Message(kind, arm.rechecks))
 
+    def wake(self, kind: str, how: str) -> None:
+        """Somebody tells the task that something has ended; a wake may be lost, or come twice."""
+        for _ in range({"lost": 0, "once": 1, "twice": 2}[how]):
+            self.intake.append(Message(kind))
+
     # coordinators
 
     def consume(self, message: Message) -> None:
-        """A coordinator settles what its intake delivered, as coordinator/service.py does."""
+        """A coordinator settles what it was delivered, as coordinator/settling.py does."""
         history = self.history
-        view = View(
+        if message.lane and history.live_dispatch != message.lane:
+            self.settled(message)
+            return
+        view = self._view(message, history)
+        decision = coordination.decide(history, view, Stamp(self.fresh_id(), "c1", self.now))
+        self.judge.decided(decision, history, view, self.now)
+        self.perform(decision.effects)
+        if decision.entry is None:
+            self.settled(message)
+            return
+        message.taken = True
+        flight = Flight(
+            "c1", decision.subject, decision.entry, history.last, message, then=decision.then
+        )
+        self.flights.append(flight)
+
+    def _view(self, message: Message, history: History) -> View:
+        return View(
             pools=[pool()] if self.staffed else [],
             check=fits,
             input=b"null",
             due=message.due,
             rechecks=message.rechecks,
+            lane_gone=bool(message.lane),
+            before_open=self.before_open,
+            over_budget=self.over_budget,
+            waits=history.waiting.waits if history.waiting is not None else (),
+            children=dict(self.children),
         )
-        decision = coordination.decide(history, view, Stamp(self.fresh_id(), "c1", self.now))
-        for effect in decision.effects:
+
+    def perform(self, effects: tuple[Effect, ...]) -> None:
+        """What a decision calls for beyond the scope."""
+        for effect in effects:
             if isinstance(effect, Arm):
                 self.timers[effect.kind] = effect
-            else:
+            elif isinstance(effect, TellHolder):
                 for run in self.runs.values():
                     run.told = effect.reason
-        if decision.entry is None:
-            self.intake.remove(message)
+            elif isinstance(effect, Wake):
+                assert self.model.ended
+                self.wakes.add(effect.kind)
+            else:
+                assert isinstance(effect, CancelChildren)
+
+    def settled(self, message: Message) -> None:
+        """Ack what led here, or hand it back."""
+        if message.lane:
+            # Rule 4: acked if, and only if, it is not live; a task that is being cancelled stays in its lane.
+            lane = self.lanes[message.lane]
+            lane.acked, lane.at = self.model.live != message.lane, ""
             return
-        message.taken = True
-        flight = Flight("c1", decision.subject, decision.entry, history.last, message)
-        self.flights.append(flight)
-
-    # agents
-
-    def deliver(self, sequence: int, name: str) -> None:
-        """The lane hands a dispatch to an instance, which begins as agent/receiving.py does."""
-        lane = self.lanes[sequence]
-        lane.deliveries += 1
-        lane.at = name
-        stored = next(one for one in self.log if one.sequence == sequence)
-        if holding.receive(stored, SCOPE, lane.deliveries, self.now) is holding.Fresh.RUN:
-            self.runs[name] = Run(sequence, sequence, sequence)
-            return
-        self._begin(sequence, name)
-
-    def _begin(self, sequence: int, name: str) -> None:
-        history, lane = self.history, self.lanes[sequence]
-        begun = holding.begin(history, sequence, name, lane.deliveries, running=name in self.runs)
-        told = history.cancelling.reason if history.cancelling else ""
-        if begun.act == "ack":
-            self.runs.pop(name, None)
-            self.ack(sequence)
-        elif begun.act == "run":
-            self.runs[name] = Run(sequence, sequence, history.last, told)
-        elif begun.act == "take-over":
-            run = self.runs[name] = Run(sequence, history.hold, history.last, told)
-            how = "released" if begun.loose else "crash"
-            self.say(name, run, "taken-over", how=how, deliveries=lane.deliveries)
-
-    def say(self, name: str, run: Run, event: str, **fields: Any) -> None:
-        """An instance sends an entry about the task that it runs."""
-        one = entry(event, id=self.fresh_id(), writer=name, hold=run.hold, **fields)
-        self.flights.append(Flight(name, subject(event), one, run.expect, run=run))
-
-    def end(self, name: str, run: Run) -> None:
-        """The holder ends the task as it was told, or with its result."""
-        told = {"": "completed", "deadline": "expired"}.get(run.told, "cancelled")
-        self.say(name, run, told)
-
-    def ack(self, sequence: int) -> None:
-        """Rule 4: acked if, and only if, it is not live."""
-        assert self.model.live != sequence
-        self.lanes[sequence].acked = True
+        self.intake.remove(message)
 
     # answers
 
-    def _appended(self, flight: Flight, event: str, sequence: int) -> None:
-        if flight.message is not None:
-            self.intake.remove(flight.message)
-        run = flight.run
-        if run is None or self.runs.get(flight.writer) is not run:
-            return
-        run.expect = sequence
-        if event == "taken-over":
-            self._took_over(flight.writer, run, sequence)
-        elif event == "released":
-            del self.runs[flight.writer]
-            self.lanes[run.sequence].at = ""
-        elif event != "checkpoint":
-            del self.runs[flight.writer]
-            self.ack(run.sequence)
+    def appended(self, flight: Flight, event: str, sequence: int) -> None:
+        """The writer hears that its append stands."""
+        raise NotImplementedError
 
-    def _took_over(self, name: str, run: Run, sequence: int) -> None:
-        run.hold = sequence
-        if self.history.crashes > limits.MAX_CRASHES:
-            if run.told:
-                self.end(name, run)
-            else:
-                self.say(name, run, "attempt-failed", error=FINAL)
-
-    def _refused(self, flight: Flight) -> None:
-        history = self.history
-        if flight.message is not None:
-            self.consume(flight.message)
-        elif flight.run is None:
-            if history.is_open or (flight.subject.endswith("submitted") and not history.ended):
-                flight.expect = history.last
-                if not history.landed(flight.entry.id) and history.malformed is None:
-                    self.flights.append(flight)
-        elif self.runs.get(flight.writer) is flight.run:
-            self._agent_refused(flight, flight.run, history)
-
-    def _agent_refused(self, flight: Flight, run: Run, history: History) -> None:
-        name, event = flight.writer, subjects.parse_task(flight.subject).event
-        if event == "taken-over":
-            landed = history.landed(flight.entry.id)
-            if landed and history.hold == landed:
-                run.expect = history.last
-                self._took_over(name, run, landed)
-            else:
-                del self.runs[name]
-                self._begin(run.sequence, name)
-            return
-        after = holding.after_refusal(history, flight.entry.id, run.hold, name)
-        run.expect = history.last
-        if after.act == "landed":
-            self._appended(flight, event, history.last)
-        elif after.act == "lost":
-            del self.runs[name]
-        elif after.act == "cancelled" and event not in ("cancelled", "expired", "released"):
-            run.told = after.reason
-        else:
-            flight.expect = history.last
-            self.flights.append(flight)
+    def refused(self, flight: Flight) -> None:
+        """The writer hears that another append was faster."""
+        raise NotImplementedError

@@ -31,6 +31,10 @@ class Truth(NamedTuple):
     attempt: int = 0
     detail: str = ""
     """Of a `waiting` and a cancel the reason, of a checkpoint the kind."""
+    key: str = ""
+    """Of a checkpoint."""
+    failed: bool = False
+    """Of a checkpoint: whether it carries a failure."""
 
 
 @dataclass
@@ -47,7 +51,10 @@ class Model:
     live: int = 0
     attempt: int = 0
     failures: int = 0
-    undos: int = 0
+    undos: list[str] = field(default_factory=list[str])
+    """Keys of the open ones, oldest first."""
+    undone: bool = False
+    """Undos have begun: the handler is not run again."""
     voids: list[int] = field(default_factory=list[int])
     ends: list[int] = field(default_factory=list[int])
     attempts: list[int] = field(default_factory=list[int])
@@ -75,11 +82,11 @@ class Model:
             return False
         if self.cancelling:
             unheld = self.where not in ("held", "loose")
-            return event == "dispatched" and unheld and self.undos > 0 and self.runnable
+            return event == "dispatched" and unheld and bool(self.undos) and self.runnable
         if event in ("dispatched", "waiting") and not self.runnable:
             return False
         if event == "waiting" and self.where == "queued":
-            return truth.detail == "capacity"
+            return truth.detail in ("capacity", "start", "turn")
         if event == "rejected" and self.attempt:
             return False
         return event in COORDINATORS[self.where]
@@ -127,4 +134,11 @@ class Model:
             self.where, self.hold = "held", truth.sequence
         elif truth.event == "released":
             self.where = "loose"
-        self.undos += (truth.detail == "undo-registered") - (truth.detail == "undo-done")
+        if truth.event != "checkpoint":
+            return
+        if truth.detail == "undo-registered" and truth.key not in self.undos:
+            self.undos.append(truth.key)
+        elif truth.detail in ("undo-done", "undo-dropped") and truth.key in self.undos:
+            self.undos.remove(truth.key)
+        elif truth.detail == "undo-begun":
+            self.undone = truth.failed

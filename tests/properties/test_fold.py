@@ -11,9 +11,9 @@ from switchgear.contract import codec
 from switchgear.contract.stored import expect_headers, header_block
 from switchgear.lifecycle import coordination
 from switchgear.lifecycle.coordination import Stamp, View
-from tests.properties.mesh_world import World
+from tests.properties.mesh_agents import World
 from tests.properties.task_model import ENDS
-from tests.unit.lifecycle.script import SCOPE, T0, entry, fits, pool, subject
+from tests.unit.lifecycle.script import FAILURE, SCOPE, T0, entry, fits, pool, subject
 
 OPEN = [
     "dispatched",
@@ -25,6 +25,8 @@ OPEN = [
     "attempt-failed",
     "cancel-requested",
 ]
+UNDOS = ["undo-registered", "undo-done", "undo-dropped", "undo-begun"]
+REASONS = ["capacity", "start", "turn", "retry", "timer"]
 ENTRY = st.fixed_dictionaries(
     {
         # Most entries leave the task open, or histories would be short.
@@ -34,8 +36,9 @@ ENTRY = st.fixed_dictionaries(
         "offset": st.sampled_from([0, 0, 0, 0, -1, 1]),
         "later": st.sampled_from([1, 1, 1, 0, 2]),
         "behind": st.sampled_from([0, 0, 0, 0, 1, 3]),
-        "kind": st.sampled_from(["step", "undo-registered", "undo-done"]),
-        "reason": st.sampled_from(["capacity", "timer", "deadline", "enough"]),
+        "kind": st.sampled_from([*UNDOS, "undo-registered", "undo-registered", "step"]),
+        "key": st.sampled_from(["a", "b"]),
+        "reason": st.sampled_from([*REASONS, "deadline", "enough"]),
         "readable": st.sampled_from([True] * 9 + [False]),
     }
 )
@@ -51,9 +54,10 @@ def write(world: World, drawn: dict[str, Any]) -> None:
     if event == "dispatched":
         fields["attempt"] = max(model.attempt + drawn["later"], 1)
     if event == "checkpoint":
-        fields["kind"] = drawn["kind"]
+        fields |= {"kind": drawn["kind"], "key": drawn["key"]}
+        fields["error"] = FAILURE if drawn["kind"] == "undo-begun" else None
     if event == "waiting":
-        fields["reason"] = "capacity" if drawn["reason"] == "capacity" else "timer"
+        fields["reason"] = drawn["reason"] if drawn["reason"] in REASONS else "timer"
     if event == "cancel-requested":
         fields["reason"] = drawn["reason"]
     one = entry(event, id=world.fresh_id(), **fields)
@@ -78,9 +82,10 @@ def test_the_fold_and_the_model_agree_on_any_history(
         write(world, one)
         model, seen = world.model, world.seen
         assert (model.state, model.hold, model.holder) == (seen.state, seen.hold, seen.holder)
-        assert (model.attempt, model.undos, model.live) == (
+        assert (model.attempt, model.undos, model.undone, model.live) == (
             seen.attempt,
-            seen.undos,
+            list(seen.open_undos),
+            seen.undoing is not None,
             seen.live_dispatch,
         )
     decided(world)

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 from switchgear.contract import limits, subjects
 from switchgear.contract.announcement import Offer
+from switchgear.contract.codes import REJECTIONS
 from switchgear.contract.entries import Submitted
 from switchgear.contract.values import retry_fault
-from switchgear.errors import REJECTIONS, ProtocolError
+from switchgear.errors import ProtocolError
 from switchgear.lifecycle import routing
 
 SchemaCheck = Callable[[Offer, bytes], "Misfit | None"]
@@ -36,12 +37,16 @@ class Refusal(NamedTuple):
     reason: str
     fix: str
     path: str = ""
+    retry_after: float | None = None
+    """Seconds after which the same submission may be accepted; None: never."""
 
 
-def refusal(code: str, detail: str = "", *, path: str = "") -> Refusal:
+def refusal(
+    code: str, detail: str = "", *, path: str = "", retry_after: float | None = None
+) -> Refusal:
     """The refusal of a known code, with what exactly is wrong."""
     meaning, fix = REJECTIONS[code]
-    return Refusal(code, f"{meaning}: {detail}" if detail else meaning, fix, path)
+    return Refusal(code, f"{meaning}: {detail}" if detail else meaning, fix, path, retry_after)
 
 
 def unreadable(error: ProtocolError) -> Refusal:

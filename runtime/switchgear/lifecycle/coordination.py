@@ -6,33 +6,20 @@ same answer, so repeating it is harmless (rules 2, 4 and 11).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-from itertools import takewhile
-from typing import NamedTuple, TypedDict
-
-import msgspec
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from switchgear.contract import entries, limits, subjects
-from switchgear.contract.values import Failure, Retry, Route, State, Status
-from switchgear.errors import FAILURES
-from switchgear.lifecycle import admission, routing
+from switchgear.contract.values import Awaited, Route
+from switchgear.lifecycle import admission, retrying, routing, suspension, writing
 from switchgear.lifecycle.history import History
+from switchgear.lifecycle.writing import Stamp, Written, later, utc
 
-_MAX_REASON = 512
-"""Characters of a status' reason: "a few words"."""
-_MAX_FIELD = 1024
-"""Characters of those fields of a failure or refusal that no type bounds."""
+__all__ = ["Decision", "Stamp", "View", "decide"]
+
 _NO_WAKES = frozenset({"", "capacity", "deadline", "cleanup"})
 """Timers that say nothing about a wait for a child, a signal or a time."""
-
-
-class Stamp(NamedTuple):
-    """What makes an entry this writer's: given by the shell, so that decisions stay pure."""
-
-    id: str
-    writer: str
-    now: datetime
 
 
 class View(NamedTuple):
@@ -44,15 +31,27 @@ class View(NamedTuple):
     input: bytes | None
     """The submission's input, fetched if it is a blob; None where the blob is missing or damaged."""
     due: str = ""
-    """Kind of the timer that led here; empty for an entry."""
+    """Kind of the timer that led here, `now` for somebody's order; empty for an entry."""
     rechecks: int = 0
     """Re-checks of this wait so far."""
     last_offered: str = ""
     """Who offered the capability last and until when, for people; empty where unknown."""
     lane_gone: bool = False
-    """The task's pool has been gone for so long that its lane is emptied (rule 16)."""
+    """The dispatch cannot be pulled: its pool has been gone for long (rule 16), or its message was lost (rule 23)."""
     settling_until: datetime | None = None
     """Until then nobody counts as absent: the reader or the broker has just come back (rule 15)."""
+    overload: admission.Refusal | None = None
+    """Why nothing new of this capability and owner is admitted now; None where it is."""
+    parent_ended: bool = False
+    """The task that submitted this one has ended, and this one does not outlive it."""
+    before_open: bool = False
+    """The task that this one comes after is still open."""
+    over_budget: timedelta | None = None
+    """How long the capability's next retry has to wait for its budget; None: not at all."""
+    waits: tuple[Awaited, ...] = ()
+    """What the suspended handler waits for, fetched if it is a blob."""
+    children: Mapping[str, suspension.Condition] = {}  # a NamedTuple's default; nobody writes to it
+    """How its waits for children stand, by key."""
 
 
 class Arm(NamedTuple):
@@ -69,7 +68,21 @@ class TellHolder(NamedTuple):
     reason: str
 
 
-Effect = Arm | TellHolder
+class Wake(NamedTuple):
+    """Let another task be looked at: it may wait for the end of this one."""
+
+    scope: str
+    kind: str
+    """`child`: it is the parent; `turn`: it comes after this one."""
+
+
+class CancelChildren(NamedTuple):
+    """Cancel the open children that do not outlive this task."""
+
+    reason: str
+
+
+Effect = Arm | TellHolder | Wake | CancelChildren
 
 
 class Decision(NamedTuple):
@@ -79,17 +92,22 @@ class Decision(NamedTuple):
     entry: entries.Entry | None = None
     subject: str = ""
     effects: tuple[Effect, ...] = ()
+    """Done before the append."""
+    then: tuple[Effect, ...] = ()
+    """Done after it, before what led here is acked."""
 
 
 def decide(history: History, view: View, stamp: Stamp) -> Decision:
     """The next transition of this task, if a coordinator owes it one."""
-    if history.remnant or not history.is_open:
-        return Decision("nothing to do: the task has ended or does not exist")
+    if history.remnant or history.position == "none":
+        return Decision("nothing to do: the task does not exist, or ended long ago")
+    if history.ended is not None:
+        return Decision(f"it has ended as {history.ended}", effects=end_effects(history))
     if history.cancelling is not None:
-        return _cancelling(history, stamp)
+        return _cancelling(history, view, stamp)
     deadline = history.submitted.deadline if history.submitted else None
     if deadline is not None and history.position != "queued" and stamp.now >= deadline:
-        return _past_deadline(history, stamp, deadline)
+        return _past_deadline(history, stamp)
     if history.position in ("held", "loose"):
         if view.lane_gone:
             return _place(history, view, stamp)
@@ -105,141 +123,196 @@ def decide(history: History, view: View, stamp: Stamp) -> Decision:
     return _queued(history, view, stamp)
 
 
+def end_effects(history: History) -> tuple[Effect, ...]:
+    """What the end of this task calls for beyond its scope; repeated by whoever meets it ended (rule 3)."""
+    found: list[Effect] = []
+    if history.parent is not None:
+        found.append(Wake(history.parent, "child"))
+    submission = history.submitted
+    if submission is not None and submission.then is not None:
+        after = subjects.scope(history.capability, history.owner, submission.then)
+        found.append(Wake(after, "turn"))
+    if history.attempt:
+        found.append(CancelChildren("its parent has ended"))
+    return tuple(found)
+
+
+def _append(
+    note: str,
+    written: Written,
+    *,
+    effects: tuple[Effect, ...] = (),
+    then: tuple[Effect, ...] = (),
+) -> Decision:
+    return Decision(note, written.entry, written.subject, effects, then)
+
+
+def _end(history: History, note: str, written: Written) -> Decision:
+    return _append(note, written, then=end_effects(history))
+
+
 def _queued(history: History, view: View, stamp: Stamp) -> Decision:
-    refused = _refused(history)
+    refused = _refused(history, view)
     if refused is not None:
-        return reject(history, refused, stamp)
-    deadline = history.submitted.deadline if history.submitted else None
-    if deadline is not None and stamp.now >= deadline:
-        return _past_deadline(history, stamp, deadline)
+        return _reject(history, refused, stamp)
+    submission = history.submitted
+    assert submission is not None
+    if submission.deadline is not None and stamp.now >= submission.deadline:
+        return _past_deadline(history, stamp)
+    if submission.start is not None and stamp.now < submission.start and view.due != "now":
+        at = utc(submission.start)
+        written = writing.waiting(
+            history, stamp, "start", f"starts at {at:%Y-%m-%d %H:%M:%S} UTC", at
+        )
+        return _append(
+            "starts later", written, effects=(Arm("wait", at), *_deadline_timer(history))
+        )
+    if submission.after is not None and view.before_open:
+        written = writing.waiting(history, stamp, "turn", f"comes after {submission.after}", None)
+        recheck = Arm("wait", stamp.now + _recheck_after(0), 1)
+        return _append("not its turn", written, effects=(recheck, *_deadline_timer(history)))
     return _place(history, view, stamp)
 
 
-def _refused(history: History) -> admission.Refusal | None:
+def _refused(history: History, view: View) -> admission.Refusal | None:
     if history.malformed is not None:
         return admission.unreadable(history.malformed)
-    assert history.submitted is not None
-    assert history.submitted_stored is not None
-    if len(history.submitted_stored.data) > admission.MAX_SUBMISSION:
-        return admission.too_large(len(history.submitted_stored.data))
-    return admission.examine(history.submitted, history.submitted_stored.time)
+    submission, stored = history.submitted, history.submitted_stored
+    assert submission is not None
+    assert stored is not None
+    if len(stored.data) > admission.MAX_SUBMISSION:
+        return admission.too_large(len(stored.data))
+    if view.parent_ended:
+        return admission.refusal("SG1213", submission.parent.task if submission.parent else "")
+    # Children belong to running tasks, which can always end; what waited for its time was admitted before.
+    if history.position == "queued" and view.overload is not None and submission.parent is None:
+        return view.overload
+    return admission.examine(submission, stored.time)
+
+
+def _reject(history: History, refused: admission.Refusal, stamp: Stamp) -> Decision:
+    return _end(history, refused.reason, writing.rejected(history, refused, stamp))
 
 
 def _waiting(history: History, view: View, stamp: Stamp) -> Decision:
     waiting = history.waiting
     assert waiting is not None
     if waiting.reason == "capacity":
+        return _capacity(history, view, stamp)
+    due = waiting.until is None or stamp.now >= waiting.until
+    if waiting.reason in ("start", "retry"):
+        if not due and view.due != "now":
+            return _waits_on(history, view, stamp)
+        if not history.attempt:
+            return _queued(history, view, stamp)
+        return (
+            _retry(history, view, stamp)
+            if waiting.reason == "retry"
+            else _place(history, view, stamp)
+        )
+    if waiting.reason == "turn":
+        if view.before_open:
+            return _waits_on(history, view, stamp)
         return _place(history, view, stamp)
-    due = waiting.until is not None and stamp.now >= waiting.until
-    signalled = waiting.reason == "signal" and _signalled_since(history)
-    if due or signalled or (waiting.until is None and view.due not in _NO_WAKES):
+    if view.waits:
+        resumed = bool(suspension.met(history, view.waits, view.children, stamp.now))
+    else:
+        # Nobody knows what it waits for: its time ends it, or without one any wake.
+        resumed = due and (waiting.until is not None or view.due not in _NO_WAKES)
+    return _place(history, view, stamp) if resumed else _waits_on(history, view, stamp)
+
+
+def _capacity(history: History, view: View, stamp: Stamp) -> Decision:
+    """Whatever was to be dispatched when nobody was there: the first attempt, a retry, an undo run."""
+    if history.failed_time is None:
         return _place(history, view, stamp)
-    at = _utc(waiting.until) if waiting.until else stamp.now + _recheck_after(view.rechecks)
+    final = _final(history)[0]
+    return _failed(history, view, stamp) if final else _retry(history, view, stamp)
+
+
+def _retry(history: History, view: View, stamp: Stamp) -> Decision:
+    """Dispatch again, unless the capability's retries have used up their budget."""
+    if view.over_budget is None or view.due == "now":
+        return _place(history, view, stamp)
+    # Not by rule 11's re-check, which doubles: the budget says when.
+    again = Arm("retry", stamp.now + view.over_budget)
+    return Decision("over the retry budget", effects=(again, *_deadline_timer(history)))
+
+
+def _waits_on(history: History, view: View, stamp: Stamp) -> Decision:
+    """Every wait has a timer: its own, or a re-check, since a wake may get lost (rule 13)."""
+    waiting = history.waiting
+    assert waiting is not None
+    recheck = stamp.now + _recheck_after(view.rechecks)
+    # With several waits the first time may have passed while the others are open.
+    until = suspension.next_time(view.waits, stamp.now) if view.waits else waiting.until
+    at = recheck if until is None else utc(until)
+    if suspension.waits_children(view.waits):
+        at = min(at, recheck)
     kind = "retry" if waiting.reason == "retry" else "wait"
     timers = (Arm(kind, at, view.rechecks + 1), *_deadline_timer(history))
     return Decision(f"waits: {waiting.reason}", effects=timers)
 
 
-def _signalled_since(history: History) -> bool:
-    """Whether the signal that the task waits for came after its wait began."""
-    signal = history.waiting.signal if history.waiting else None
-    newest = (valid.entry for valid in reversed(history.valid))
-    since = takewhile(lambda entry: not isinstance(entry, entries.Waiting), newest)
-    return any(isinstance(entry, entries.Signalled) and entry.name == signal for entry in since)
-
-
 def _failed(history: History, view: View, stamp: Stamp) -> Decision:
-    failed, dispatched = history.failure, history.dispatched
+    failed = history.failure
+    assert failed is not None
+    final, at = _final(history)
+    if not final:
+        if view.over_budget is None and at <= stamp.now:
+            return _place(history, view, stamp)
+        note = f"attempt {history.attempt + 1} follows at {at:%H:%M:%S} UTC"
+        written = writing.waiting(history, stamp, "retry", note, at)
+        return _append(note, written, effects=(Arm("retry", at), *_deadline_timer(history)))
+    if history.undos and not _undoes(history):
+        return _place(history, view, stamp, undoing=True)
+    return _end(history, final, writing.dead(history, failed.error, final, stamp))
+
+
+def _final(history: History) -> tuple[str, datetime]:
+    """Why the failure of the newest attempt is its task's last (empty when it is not), and when the next may begin."""
+    failed, dispatched, since = history.failure, history.dispatched, history.failed_time
     assert failed is not None
     assert dispatched is not None
-    final = why_final(failed.error, dispatched.retry, history.failures)
-    if not final:
-        return _place(history, view, stamp)
-    dead = entries.Dead(
-        v=entries.VERSION,
-        **_stamped(history, stamp, "dead", failed.error.message),
-        error=_bounded(failed.error),
-        reason=final,
-    )
-    return Decision(final, dead, subjects.task_event(history.scope, "dead"))
+    assert since is not None
+    pause = retrying.pause(failed.error, dispatched.retry, history.task, history.failures)
+    at = later(since, pause)
+    final = retrying.why_final(failed.error, dispatched.retry, history.failures)
+    final = final or retrying.too_late(at, dispatched.deadline)
+    if not final and (dispatched.undoing or history.undoing is not None):
+        final = "its undos have run"
+    return final, at
 
 
-def _bounded(error: Failure) -> Failure:
-    """A failure that fits into another entry whatever its own had room for."""
-    return msgspec.structs.replace(
-        error,
-        code=error.code[:_MAX_FIELD],
-        path=error.path[:_MAX_FIELD],
-        step=error.step and error.step[:_MAX_FIELD],
-    )
+def _undoes(history: History) -> bool:
+    """Whether the newest dispatch is an undo run: whatever becomes of it, the handler is not run after it."""
+    return history.dispatched is not None and history.dispatched.undoing
 
 
-def why_final(error: Failure, retry: Retry, failures: int) -> str:
-    """Why a failed attempt is not followed by another; empty when it is."""
-    if not error.retryable:
-        return f"{error.error_class} failures of this kind are final"
-    if error.error_class not in retry.on:
-        return f"the policy does not retry {error.error_class} failures"
-    if failures >= retry.max_attempts:
-        return f"{FAILURES['SG1514'][0]}: {failures} of {retry.max_attempts}"
-    return ""
-
-
-def _place(history: History, view: View, stamp: Stamp) -> Decision:
+def _place(history: History, view: View, stamp: Stamp, *, undoing: bool = False) -> Decision:
     """Dispatch to the best pool; with none, wait for capacity or reject."""
-    submission, stored = history.submitted, history.submitted_stored
+    submission = history.submitted
     assert submission is not None
-    assert stored is not None
     wanted = routing.Wanted(submission.task, submission.version, dict(submission.labels))
     found = routing.choose(view.pools, wanted)
     if isinstance(found, Route):
         return _unplaced(history, view, stamp, found)
     if not history.attempt:
         if view.input is None:
-            return reject(history, admission.refusal("SG1207"), stamp)
+            return _reject(history, admission.refusal("SG1207"), stamp)
         misfit = view.check(found.pool.offer, view.input)
         if misfit is not None:
             detail = f"{misfit.message} at {misfit.path}"
-            return reject(history, admission.refusal("SG1203", detail, path=misfit.path), stamp)
-    return dispatch(history, found, stamp)
-
-
-def dispatch(history: History, chosen: routing.Chosen, stamp: Stamp) -> Decision:
-    """Give the task to this pool."""
-    submission, stored = history.submitted, history.submitted_stored
-    assert submission is not None
-    assert stored is not None
-    offer = chosen.pool.offer
-    entry = entries.Dispatched(
-        v=entries.VERSION,
-        **_stamped(history, stamp, "held", attempt=history.attempt + 1),
-        attempt=history.attempt + 1,
-        input=submission.input,
-        input_blob=submission.input_blob,
-        route=chosen.route,
-        retry=submission.retry or offer.retry,
-        submitted=stored.sequence,
-        root=submission.root,
-        parent=submission.parent,
-        depth=submission.depth,
-        deadline=submission.deadline,
-        scheduled_for=submission.scheduled_for,
-    )
-    subject = subjects.dispatched(history.scope, offer.pool, submission.priority)
-    return Decision(chosen.route.reason, entry, subject, _deadline_timer(history))
+            refused = admission.refusal("SG1203", detail, path=misfit.path)
+            return _reject(history, refused, stamp)
+    undoing = undoing or _undoes(history)
+    written = writing.dispatched(history, found, stamp, undoing=undoing)
+    return _append(found.route.reason, written, effects=_deadline_timer(history))
 
 
 def _deadline_timer(history: History) -> tuple[Effect, ...]:
     deadline = history.submitted.deadline if history.submitted else None
-    return () if deadline is None else (Arm("deadline", _utc(deadline)),)
-
-
-def _utc(at: datetime) -> datetime:
-    """The moment in UTC; one beyond the calendar's end there is its end."""
-    try:
-        return at.astimezone(UTC)
-    except OverflowError:
-        return datetime.max.replace(tzinfo=UTC)
+    return () if deadline is None else (Arm("deadline", utc(deadline)),)
 
 
 def _unplaced(history: History, view: View, stamp: Stamp, route: Route) -> Decision:
@@ -252,124 +325,72 @@ def _unplaced(history: History, view: View, stamp: Stamp, route: Route) -> Decis
     recheck = stamp.now + _recheck_after(view.rechecks)
     if submission.require_agent and not history.attempt:
         if view.settling_until is None:
-            return reject(history, admission.refusal("SG1204", reason), stamp)
+            return _reject(history, admission.refusal("SG1204", reason), stamp)
         recheck = view.settling_until
     timers = (Arm("capacity", recheck, view.rechecks + 1), *_deadline_timer(history))
     waiting = history.waiting
     if waiting is not None and waiting.reason == "capacity":
         return Decision(reason, effects=timers)
-    entry = entries.Waiting(
-        v=entries.VERSION,
-        **_stamped(history, stamp, "waiting", reason),
-        reason="capacity",
-        detail=reason,
-        attempt=history.attempt,
-    )
-    return Decision(reason, entry, subjects.task_event(history.scope, "waiting"), timers)
+    written = writing.waiting(history, stamp, "capacity", reason, None)
+    return _append(reason, written, effects=timers)
 
 
 def _recheck_after(rechecks: int) -> timedelta:
     return min(limits.CAPACITY_RECHECK * 2 ** min(rechecks, 20), limits.CAPACITY_RECHECK_MAX)
 
 
-def reject(history: History, refused: admission.Refusal, stamp: Stamp) -> Decision:
-    """End the task before it ever ran."""
-    entry = entries.Rejected(
-        v=entries.VERSION,
-        **_stamped(history, stamp, "rejected", refused.reason),
-        code=refused.code,
-        reason=refused.reason[: limits.MAX_TEXT],
-        fix=refused.fix,
-        path=refused.path[:_MAX_FIELD],
-    )
-    return Decision(refused.reason, entry, subjects.task_event(history.scope, "rejected"))
+def _past_deadline(history: History, stamp: Stamp) -> Decision:
+    """A held task, or one with undos to run, is cancelled with reason `deadline`; any other expires at once."""
+    note = "its deadline has passed"
+    if history.position in ("held", "loose") or history.undos:
+        return _append(note, writing.cancel_requested(history, "deadline", stamp))
+    return _end(history, note, writing.ended(history, stamp, "deadline"))
 
 
-def _past_deadline(history: History, stamp: Stamp, deadline: datetime) -> Decision:
-    """A held task is cancelled with reason `deadline` (rule 14); any other expires at once."""
-    if history.position in ("held", "loose"):
-        entry = entries.CancelRequested(
-            v=entries.VERSION,
-            **_stamped(history, stamp, "cancelling", "deadline"),
-            reason="deadline",
-        )
-        subject = subjects.task_event(history.scope, "cancel-requested")
-        return Decision("its deadline has passed", entry, subject)
-    return _end(history, stamp, "deadline", deadline)
-
-
-def _cancelling(history: History, stamp: Stamp) -> Decision:
+def _cancelling(history: History, view: View, stamp: Stamp) -> Decision:
     """Unheld: the end, now. Held: tell the holder, and end it here when its time to clean up is over.
 
-    One that was handed back is held by nobody, and ends at once unless its next holder has undos to run.
+    One that was handed back is held by nobody, and ends at once unless its next holder has undos to run. One
+    that waits with undos is dispatched to run them, as long as there is time (rule 14).
     """
-    cancel, since = history.cancelling, history.cancelling_since
+    cancel = history.cancelling
     assert cancel is not None
-    assert since is not None
-    over = since + limits.CLEANUP + timedelta(seconds=1)
+    over = _cleaned_up_at(history)
+    stop: tuple[Effect, ...] = (
+        TellHolder(cancel.reason),
+        CancelChildren("its parent was cancelled"),
+    )
+    timer = Arm("cleanup", over)
     offered = history.position == "loose" and history.undos > 0
     if (history.position == "held" or offered) and stamp.now < over:
-        return Decision(
-            "its holder is told to stop",
-            effects=(TellHolder(cancel.reason), Arm("cleanup", over)),
-        )
-    deadline = history.submitted.deadline if history.submitted else None
-    return _end(history, stamp, cancel.reason, deadline)
+        return Decision("its holder is told to stop", effects=(*stop, timer))
+    submission = history.submitted
+    if submission is not None and _undos_wait(history) and stamp.now < over:
+        wanted = routing.Wanted(submission.task, submission.version, dict(submission.labels))
+        found = routing.choose(view.pools, wanted)
+        if isinstance(found, Route):
+            # Announcements wake those that have this timer.
+            recheck = stamp.now + _recheck_after(view.rechecks)
+            capacity = Arm("capacity", min(recheck, over), view.rechecks + 1)
+            return Decision(f"its undos wait: {found.reason}", effects=(*stop, timer, capacity))
+        written = writing.dispatched(history, found, stamp, undoing=True)
+        return _append("its undos are run", written, effects=(*stop, timer))
+    reason = cancel.reason
+    return _end(history, f"cancelled: {reason}", writing.ended(history, stamp, reason))
 
 
-def _end(history: History, stamp: Stamp, reason: str, deadline: datetime | None) -> Decision:
-    if reason == "deadline":
-        expired = entries.Expired(
-            v=entries.VERSION,
-            **_stamped(history, stamp, "expired", "its deadline passed"),
-            deadline=deadline,
-        )
-        return Decision(
-            "its deadline has passed", expired, subjects.task_event(history.scope, "expired")
-        )
-    cancelled = entries.Cancelled(
-        v=entries.VERSION, **_stamped(history, stamp, "cancelled", reason), reason=reason
-    )
-    return Decision(
-        f"cancelled: {reason}", cancelled, subjects.task_event(history.scope, "cancelled")
-    )
+def _undos_wait(history: History) -> bool:
+    """Whether nobody holds the task, and no undo run has failed to run its undos."""
+    tried = history.position == "failed" and _undoes(history)
+    return history.undos > 0 and history.position in ("failed", "waiting") and not tried
 
 
-class Common(TypedDict):
-    """The fields that every entry of a coordinator carries."""
-
-    id: str
-    task: str
-    time: datetime
-    writer: str
-    prev: int
-    trace: str | None
-    status: Status
-
-
-def _stamped(
-    history: History, stamp: Stamp, state: State, reason: str = "", *, attempt: int | None = None
-) -> Common:
-    stored = history.submitted_stored
-    assert stored is not None
-    return {
-        "id": stamp.id,
-        "task": history.task,
-        "time": stamp.now,
-        "writer": stamp.writer,
-        "prev": history.last_valid,
-        "trace": _trace(history),
-        "status": Status(
-            state=state,
-            submitted_at=stored.time,
-            attempt=history.attempt if attempt is None else attempt,
-            failures=history.failures,
-            reason=reason[:_MAX_REASON],
-        ),
-    }
-
-
-def _trace(history: History) -> str | None:
-    """The submission's traceparent; one that is none is not repeated in every entry."""
-    trace = history.submitted.trace if history.submitted else None
-    return trace if trace is not None and len(trace) <= _MAX_FIELD else None
+def _cleaned_up_at(history: History) -> datetime:
+    """When the time to undo and leave is over: counted from the cancel, or from the undo run that followed it."""
+    since = history.cancelling_since
+    assert since is not None
+    dispatched, at = history.dispatched, history.dispatched_time
+    cleanup = dispatched.cleanup if dispatched is not None else limits.CLEANUP
+    if at is not None and at > since:
+        since = at
+    return later(later(since, cleanup), timedelta(seconds=1))

@@ -14,9 +14,12 @@ from typing import NamedTuple
 from switchgear import ids
 from switchgear.contract import codec, entries, subjects
 from switchgear.contract.stored import Stored, expectation
-from switchgear.contract.values import State
+from switchgear.contract.values import Failure, State
 from switchgear.errors import ProtocolError
 from switchgear.lifecycle.table import LEGAL, LEGAL_CANCELLING, Position, Role
+
+_BEFORE_DISPATCH = ("capacity", "start", "turn")
+"""What a task may wait for that has not been dispatched yet."""
 
 
 class Valid(NamedTuple):
@@ -55,8 +58,10 @@ class History:
     failures: int = 0
     crashes: int = 0
     """Take-overs after a crash, in this attempt (rule 9)."""
-    undos: int = 0
-    """Registered undos that have not run."""
+    open_undos: dict[str, entries.Checkpoint] = field(default_factory=dict[str, entries.Checkpoint])
+    """Registered undos that have neither run nor been dropped, oldest first."""
+    undoing: Failure | None = None
+    """The final failure whose undos have begun: the handler is never run again."""
     remnant: bool = False
     """The scope's beginning was deleted by retention: nobody acts on it, its id counts as ended (rule 18)."""
     gap: bool = False
@@ -67,10 +72,13 @@ class History:
     submitted_stored: Stored | None = None
     dispatched: entries.Dispatched | None = None
     dispatched_at: int = 0
+    dispatched_time: datetime | None = None
     pool: str = ""
     waiting: entries.Waiting | None = None
     waiting_since: datetime | None = None
     failure: entries.AttemptFailed | None = None
+    failed_time: datetime | None = None
+    """When the newest attempt failed; None while it has not."""
     end: entries.Entry | None = None
     valid: list[Valid] = field(default_factory=list[Valid])
     voids: list[Void] = field(default_factory=list[Void])
@@ -96,6 +104,19 @@ class History:
         if self.ended:
             return self.ended
         return "cancelling" if self.cancelling else self.position
+
+    @property
+    def undos(self) -> int:
+        """How many registered undos have neither run nor been dropped."""
+        return len(self.open_undos)
+
+    @property
+    def parent(self) -> str | None:
+        """The scope of the task that submitted this one; None for a root."""
+        parent = self.submitted.parent if self.submitted is not None else None
+        if parent is None:
+            return None
+        return subjects.scope(parent.capability, self.owner, parent.task)
 
     @property
     def is_open(self) -> bool:
@@ -196,8 +217,8 @@ class History:
         if event == "waiting" and self.position == "queued":
             if self.malformed is not None:
                 return "a submission that cannot be read is only rejected"
-            capacity = isinstance(entry, entries.Waiting) and entry.reason == "capacity"
-            return "" if capacity else "a queued task waits for capacity only"
+            admitted = isinstance(entry, entries.Waiting) and entry.reason in _BEFORE_DISPATCH
+            return "" if admitted else "nothing has run yet that could wait"
         if event == "rejected" and self.attempt:
             return "the task was dispatched before"
         return ""
@@ -253,9 +274,10 @@ class History:
         self.hold = self.dispatched_at = valid.stored.sequence
         self.holder = None
         self.dispatched, self.pool = entry, valid.subject.pool
+        self.dispatched_time = valid.stored.time
         self.attempt = entry.attempt
         self.crashes = 0
-        self.waiting = None
+        self.waiting = self.failed_time = None
 
     def _agent_said(self, stored: Stored, entry: entries.AgentEntry) -> None:
         self.holder = entry.writer
@@ -266,12 +288,19 @@ class History:
             self.position = "loose"
         elif isinstance(entry, entries.AttemptFailed):
             self.position, self.hold, self.holder = "failed", 0, None
-            self.failure = entry
+            self.failure, self.failed_time = entry, stored.time
             self.failures += 1
         else:
             assert isinstance(entry, entries.Checkpoint)
-            self.undos += entry.kind == "undo-registered"
-            self.undos -= entry.kind == "undo-done"
+            self._checkpointed(entry)
+
+    def _checkpointed(self, entry: entries.Checkpoint) -> None:
+        if entry.kind == "undo-registered":
+            self.open_undos[entry.key] = entry
+        elif entry.kind in ("undo-done", "undo-dropped"):
+            self.open_undos.pop(entry.key, None)
+        elif entry.kind == "undo-begun":
+            self.undoing = entry.error
 
 
 def fold(scope: str, stored: Iterable[Stored]) -> History:

@@ -72,8 +72,11 @@ class After(NamedTuple):
 
 def after_refusal(history: History, entry_id: str, hold: int, instance: str) -> After:
     """What an agent does whose append was refused, after reading what was stored since (rule 2)."""
-    if history.landed(entry_id):
-        return After("landed")
+    landed = history.landed(entry_id)
+    if landed:
+        # another may have taken over since: whoever expects no more than its own entry cannot write after it
+        ours = history.hold == hold and history.holder == instance and not history.ended
+        return After("landed", history.last if ours else landed)
     if history.ended or history.remnant:
         return After("lost", reason=f"the task has ended as {history.ended}")
     if history.hold != hold or history.holder not in (None, instance):

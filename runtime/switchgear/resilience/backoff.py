@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from switchgear.contract import limits
 from switchgear.contract.values import Retry
 
 
 def bound(policy: Retry, failures: int) -> timedelta:
     """The longest delay after this many failures (1 and up)."""
-    growth = policy.factor ** min(failures - 1, 64)
-    seconds = min(policy.initial.total_seconds() * growth, policy.max_delay.total_seconds())
-    return timedelta(seconds=seconds)
+    # Announced policies are checked by nobody: a huge factor would overflow.
+    growth = min(max(1.0, policy.factor), limits.MAX_FACTOR) ** min(failures - 1, 64)
+    seconds = max(policy.initial.total_seconds(), 0.0) * growth
+    longest = max(policy.max_delay, timedelta())
+    return longest if seconds >= longest.total_seconds() else timedelta(seconds=seconds)
 
 
 def delay(policy: Retry, failures: int, drawn: float) -> timedelta:

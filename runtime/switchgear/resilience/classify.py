@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from msgspec.structs import replace
+
 from switchgear.contract import limits
 from switchgear.contract.values import ErrorClass, Failure
 from switchgear.errors import (
+    Forbidden,
     InvalidInput,
     NotRecordable,
+    Overloaded,
     Permanent,
     ProtocolError,
     Retryable,
+    SignalTimeout,
+    StepChanged,
     StepFailed,
     SwitchgearError,
     TaskFailed,
@@ -19,6 +25,7 @@ from switchgear.errors import (
     UsageError,
     WaitTimeout,
 )
+from switchgear.resilience.fingerprint import marked
 
 
 def classify(error: BaseException, *, step: str | None = None) -> Failure:
@@ -30,56 +37,91 @@ def classify(error: BaseException, *, step: str | None = None) -> Failure:
     kind, retryable = _kind(error)
     known = isinstance(error, SwitchgearError)
     message = error.what if known else f"{type(error).__name__}: {error}"
-    return Failure(
-        error_class=kind,
-        code=error.code if known else "SG1510",
-        message=_cut(message),
-        why=_cut(error.why) if known else "",
-        fix=_cut(error.fix) if known else "",
-        path=_cut(error.path) if isinstance(error, InvalidInput) else "",
-        step=_step(error) or step,
-        retryable=retryable,
-        retry_after=_retry_after(error),
+    return marked(
+        Failure(
+            error_class=kind,
+            code=error.code if known else "SG1510",
+            message=_cut(message),
+            why=_cut(error.why) if known else "",
+            fix=_cut(error.fix) if known else "",
+            path=_cut(error.path) if isinstance(error, InvalidInput) else "",
+            step=_step(error) or step,
+            retryable=retryable,
+            retry_after=_retry_after(error),
+        )
     )
 
 
 def unfit_output(capability: str, error: Exception) -> Failure:
     """An output that is not what the capability's type says, or that cannot be stored."""
-    return Failure(
-        error_class="bug",
-        code="SG1513",
-        message=_cut(f"the output of {capability} does not fit its type: {error}"),
-        fix="return a value of the annotated type",
+    return _coded(
+        "bug",
+        "SG1513",
+        _cut(f"the output of {capability} does not fit its type: {error}"),
+        "return a value of the annotated type",
     )
 
 
 def timed_out(seconds: float) -> Failure:
     """An attempt that ran longer than its capability allows."""
-    return Failure(
-        error_class="timeout",
-        code="SG1511",
-        message=f"the attempt ran longer than the capability's timeout of {seconds:g} s",
-        fix="raise `timeout=` of the capability, or split the work",
-        retryable=True,
+    message = f"the attempt ran longer than the capability's timeout of {seconds:g} s"
+    fix = "raise `timeout=` of the capability, or split the work"
+    return _coded("timeout", "SG1511", message, fix, retryable=True)
+
+
+def stalled(seconds: float) -> Failure:
+    """A handler that showed no sign of progress for too long, and was stopped."""
+    message = f"the handler showed no progress for longer than its stall_timeout of {seconds:g} s"
+    fix = "report progress, or raise `stall_timeout=` of the capability"
+    return _coded("timeout", "SG1516", message, fix, retryable=True)
+
+
+def crash_loop(crashes: int, ended: str = "", last_words: str = "") -> Failure:
+    """A task that takes its agents down; `ended` and `last_words` are of the last one, where known."""
+    message = f"{crashes} agents died while they ran this attempt"
+    fix = "read the agents' logs for the crash, then submit again"
+    failure = _coded("crash-loop", "SG1512", message, fix)
+    why = _cut(f"the last one {ended}") if ended else ""
+    return replace(failure, why=why, last_words=last_words[-limits.MAX_TEXT // 2 :])
+
+
+def too_late() -> Failure:
+    """An attempt that would begin after its task's deadline."""
+    message = "the deadline passed before the attempt began"
+    return _coded("timeout", "SG1515", message, "submit with a later deadline")
+
+
+def undo_failed(key: str, error: BaseException) -> Failure:
+    """An undo that could not be run to its end."""
+    cause = classify(error, step=key)
+    return marked(
+        Failure(
+            error_class=cause.error_class,
+            code="SG1518",
+            message=_cut(f"undo {key} failed: {cause.message}"),
+            why=cause.why,
+            fix=f"undo {key} by hand",
+            step=key,
+        )
     )
 
 
-def crash_loop(crashes: int) -> Failure:
-    """A task that takes its agents down."""
-    return Failure(
-        error_class="crash-loop",
-        code="SG1512",
-        message=f"{crashes} agents died while they ran this attempt",
-        fix="read the agents' logs for the crash, then submit again",
+def _coded(
+    error_class: ErrorClass, code: str, message: str, fix: str, *, retryable: bool = False
+) -> Failure:
+    return marked(
+        Failure(error_class=error_class, code=code, message=message, fix=fix, retryable=retryable)
     )
 
 
 _KINDS: tuple[tuple[tuple[type[BaseException], ...], ErrorClass, bool], ...] = (
     ((InvalidInput, ProtocolError), "invalid", False),
     ((Permanent,), "step", False),
+    ((Forbidden,), "auth", False),
+    ((Overloaded,), "rate-limited", True),
     ((Retryable, Unavailable), "transient", True),
-    ((WaitTimeout, TimeoutError), "timeout", True),
-    ((NotRecordable, UsageError), "bug", False),
+    ((WaitTimeout, SignalTimeout, TimeoutError), "timeout", True),
+    ((NotRecordable, StepChanged, UsageError), "bug", False),
     ((SystemExit,), "bug", False),
     ((TypeError, NameError, AttributeError, ImportError, AssertionError), "bug", True),
     ((MemoryError,), "resource", True),
@@ -115,7 +157,7 @@ def _step(error: BaseException) -> str | None:
 
 def _retry_after(error: BaseException) -> float | None:
     """Seconds, whatever the raising side took for a delay: a foreign attribute of that name means nothing."""
-    if not isinstance(error, Retryable | Unavailable):
+    if not isinstance(error, Retryable | Unavailable | Overloaded):
         return None
     asked: object = error.retry_after
     if isinstance(asked, timedelta):

@@ -136,7 +136,12 @@ class Script:
     def decide(
         self, at: datetime = T0, *, pools: Iterable[routing.Pool] | None = None, **fields: Any
     ) -> Decision:
-        """What a coordinator decides about it at this time; with one pool unless told otherwise."""
+        """What a coordinator decides about it at this time; with one pool unless told otherwise.
+
+        It knows what a suspended handler waits for.
+        """
+        suspended = self.history.waiting
+        fields.setdefault("waits", suspended.waits if suspended is not None else ())
         view = View(
             pools=[pool()] if pools is None else list(pools),
             check=fields.pop("check", fits),
@@ -173,6 +178,16 @@ def pool(name: str = "p1", version: str = "1.0.0", **fields: Any) -> routing.Poo
     given = plain | fields
     offered = offer(name, version, retry=given.pop("retry"))
     return routing.Pool(offer=offered, agent=f"agent-{name}", **given)
+
+
+def awaited(kind: Any, **fields: Any) -> values.Awaited:
+    """A wait of this kind, under its name as the key; for the signal `go`, or a child of its own."""
+    plain: dict[str, Any] = {"key": kind, "kind": kind, "begun": T0}
+    if kind == "signal":
+        plain["signal"] = "go"
+    elif kind != "timer":
+        plain |= {"capability": "review", "task": "c1"}
+    return values.Awaited(**(plain | fields))
 
 
 def seconds(count: float) -> timedelta:

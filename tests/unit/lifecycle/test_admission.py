@@ -9,9 +9,9 @@ import pytest
 
 from switchgear.contract import codec, entries, limits, values
 from switchgear.contract.announcement import Offer
-from switchgear.errors import REJECTIONS
+from switchgear.contract.codes import REJECTIONS
 from switchgear.lifecycle import admission
-from switchgear.lifecycle.coordination import Arm, Decision
+from switchgear.lifecycle.coordination import Arm, Decision, Wake
 from tests.unit.lifecycle.script import (
     FAILURE,
     LATER,
@@ -53,6 +53,12 @@ REFUSED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "a negative bound": ("SG1209", {"retry": values.Retry(max_delay=seconds(-1))}, {}),
     "a shrinking delay": ("SG1209", {"retry": values.Retry(factor=0.5)}, {}),
     "an exploding delay": ("SG1209", {"retry": values.Retry(factor=101)}, {}),
+    "a negative budget": ("SG1209", {"retry": values.Retry(budget=-0.1)}, {}),
+    "a rule without attempts": (
+        "SG1209",
+        {"retry": values.Retry(rules={"timeout": values.RetryRule(max_attempts=0)})},
+        {},
+    ),
 }
 
 
@@ -68,9 +74,7 @@ def test_what_cannot_run_is_rejected_with_its_code(
     assert entry.code == code
     assert entry.reason.startswith(REJECTIONS[code][0])
     assert entry.fix == REJECTIONS[code][1]
-    assert settled(script, decision) == Decision(
-        "nothing to do: the task has ended or does not exist"
-    )
+    assert settled(script, decision) == Decision("it has ended as rejected")
 
 
 def test_a_misfit_names_the_bad_field() -> None:
@@ -113,7 +117,33 @@ def test_a_task_whose_blob_vanished_after_its_first_dispatch_is_still_dispatched
     """Its input was accepted before; whoever runs it reports what it misses."""
     script = Script()
     script.add("attempt-failed", hold=script.held())
-    assert parsed(script.decide(data=None)).event == "dispatched"
+    assert parsed(script.decide(LATER, data=None)).event == "dispatched"
+
+
+def test_while_there_is_no_room_only_new_root_tasks_are_refused() -> None:
+    """Children belong to tasks that run and shall end, and what waits for its time was admitted before."""
+    full = admission.refusal("SG1212", retry_after=5.0)
+    parent = values.Parent(task="t0", capability="review", key="k")
+    entry = submitted().decide(overload=full).entry
+    assert isinstance(entry, entries.Rejected)
+    assert (entry.code, entry.retry_after) == ("SG1212", 5.0)
+    assert parsed(submitted(parent=parent).decide(overload=full)).event == "dispatched"
+    later = submitted(start=LATER)
+    later.append(later.decide())
+    assert parsed(later.decide(LATER, overload=full)).event == "dispatched"
+
+
+def test_a_child_whose_parent_has_ended_is_rejected() -> None:
+    """Also one that waited for its time: nobody is left to take its result."""
+    parent = values.Parent(task="t0", capability="plan", key="k")
+    waited = submitted(parent=parent, start=LATER)
+    waited.append(waited.decide())
+    for script in (submitted(parent=parent), waited):
+        decision = script.decide(LATER, parent_ended=True)
+        entry = decision.entry
+        assert isinstance(entry, entries.Rejected)
+        assert (entry.code, entry.reason) == ("SG1213", "its parent has ended: t0")
+        assert decision.then == (Wake("sg.task.plan.alice.t0.>", "child"),)
 
 
 def long_failure() -> values.Failure:

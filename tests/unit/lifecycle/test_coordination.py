@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
 
-import msgspec
 import pytest
 
 from switchgear.contract import entries, limits, values
-from switchgear.lifecycle.coordination import Arm, TellHolder
+from switchgear.lifecycle.coordination import Arm, CancelChildren, TellHolder, Wake
 from tests.unit.lifecycle.script import (
-    FAILURE,
     LATER,
     SCOPE,
     T0,
@@ -24,6 +21,7 @@ from tests.unit.lifecycle.script import (
     submitted,
 )
 
+STOPPED_BY_DEADLINE = (TellHolder("deadline"), CancelChildren("its parent was cancelled"))
 END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 
 
@@ -123,10 +121,11 @@ def test_a_held_task_past_its_deadline_is_cancelled(released: bool) -> None:  # 
     over = LATER + limits.CLEANUP + seconds(1)
     told = script.decide(over - seconds(1))
     assert told.entry is None
-    assert told.effects == (TellHolder("deadline"), Arm("cleanup", over))
+    assert told.effects == (*STOPPED_BY_DEADLINE, Arm("cleanup", over))
     ended = script.decide(over)
     assert isinstance(ended.entry, entries.Expired)
     assert ended.entry.deadline == LATER
+    assert ended.then == (CancelChildren("its parent has ended"),)
     assert settled(script, ended).entry is None
 
 
@@ -145,162 +144,17 @@ def test_a_task_in_a_lane_whose_pool_is_gone_is_placed_anew(released: bool) -> N
         assert script.history.failures == 0
 
 
-# Failed
-
-
-def test_a_failed_attempt_is_repeated_at_once_until_there_were_enough() -> None:
-    """Attempts count dispatches, the policy counts failures."""
-    script = submitted(retry=values.Retry(max_attempts=2))
-    script.append(script.decide())
-    script.add("attempt-failed", hold=script.last)
-    second = script.decide()
-    assert isinstance(second.entry, entries.Dispatched)
-    assert second.entry.attempt == 2
-    assert settled(script, second).entry is None
-    script.add("attempt-failed", hold=script.last)
-    last = script.decide()
-    assert isinstance(last.entry, entries.Dead)
-    assert last.entry.reason == "all attempts failed: 2 of 2"
-    assert last.entry.error == FAILURE
-    assert settled(script, last).entry is None
-
-
-def test_hand_backs_and_waits_burn_no_attempt() -> None:
-    """Only `attempt-failed` counts for the policy."""
-    script = submitted(retry=values.Retry(max_attempts=1))
-    script.append(script.decide())
-    script.add("waiting", hold=script.last, until=T0)
-    script.append(script.decide())
-    assert script.history.attempt == 2
-    assert script.decide().entry is None
-
-
-def test_a_failure_that_says_so_is_final() -> None:
-    """The failed side knows best that it will never succeed."""
-    script = failed(msgspec.structs.replace(FAILURE, retryable=False, error_class="invalid"))
-    decision = script.decide()
-    assert isinstance(decision.entry, entries.Dead)
-    assert decision.entry.reason == "invalid failures of this kind are final"
-    assert settled(script, decision).entry is None
-
-
-def test_a_class_that_the_policy_does_not_repeat_is_final() -> None:
-    """Whatever the failed side says."""
-    script = failed(msgspec.structs.replace(FAILURE, error_class="bug"))
-    decision = script.decide()
-    assert isinstance(decision.entry, entries.Dead)
-    assert decision.entry.reason == "the policy does not retry bug failures"
-
-
-def test_a_failed_task_whose_agents_are_gone_waits_for_them() -> None:
-    """A retry needs somebody to run it."""
-    script = failed()
-    decision = script.decide(pools=[])
-    assert isinstance(decision.entry, entries.Waiting)
-    assert isinstance(settled(script, decision).entry, entries.Dispatched)
-
-
-def test_a_failed_task_past_its_deadline_expires() -> None:
-    """No execution starts after the deadline."""
-    script = Script()
-    script.add("attempt-failed", hold=script.held(deadline=LATER))
-    decision = script.decide(LATER)
-    assert isinstance(decision.entry, entries.Expired)
-    assert settled(script, decision).entry is None
-
-
-# Waiting
-
-
-def waiting(**fields: Any) -> Script:
-    script = Script()
-    script.add("waiting", hold=script.held(), **fields)
-    return script
-
-
-@pytest.mark.parametrize(("reason", "kind"), [("retry", "retry"), ("timer", "wait")])
-def test_a_wait_until_a_time_ends_then(reason: str, kind: str) -> None:
-    """Before it the timer is armed anew: a due message may come early or twice."""
-    script = waiting(reason=reason, until=LATER)
-    early = script.decide(LATER - seconds(1), due=kind)
-    assert (early.entry, early.effects) == (None, (Arm(kind, LATER, 1),))
-    decision = script.decide(LATER)
-    assert isinstance(decision.entry, entries.Dispatched)
-    assert decision.entry.attempt == 2
-    assert settled(script, decision).entry is None
-
-
-def test_a_wait_without_a_time_is_rechecked() -> None:
-    """Rule 13: every `waiting` has a timer."""
-    script = waiting(reason="child")
-    first = script.decide()
-    assert (first.entry, first.effects) == (None, (Arm("wait", T0 + seconds(60), 1),))
-    assert script.decide(rechecks=2).effects == (Arm("wait", T0 + seconds(240), 3),)
-    assert isinstance(script.decide(due="wait", rechecks=1).entry, entries.Dispatched)
-
-
-@pytest.mark.parametrize("kind", ["deadline", "capacity", "cleanup"])
-def test_a_pointless_timer_does_not_end_a_wait(kind: str) -> None:
-    """Rule 11: a late, doubled or pointless timer is harmless; an early deadline is armed again."""
-    script = Script()
-    script.add("waiting", hold=script.held(deadline=LATER), reason="child")
-    decision = script.decide(due=kind)
-    assert decision.entry is None
-    assert decision.effects == (Arm("wait", T0 + seconds(60), 1), Arm("deadline", LATER))
-
-
-def test_a_signal_of_the_awaited_name_ends_the_wait() -> None:
-    """Another name does not, and neither does one that came before the wait."""
-    script = Script()
-    hold = script.held()
-    script.add("signalled", name="go")
-    script.add("waiting", hold=hold, reason="signal", signal="go")
-    assert script.decide().entry is None
-    script.add("signalled", name="stop")
-    assert script.decide().entry is None
-    script.add("cancel-requested", headers=b"")
-    script.add("signalled", name="go")
-    decision = script.decide()
-    assert isinstance(decision.entry, entries.Dispatched)
-    assert settled(script, decision).entry is None
-
-
-def test_a_waiting_task_expires_at_its_deadline() -> None:
-    """It runs nowhere, so nobody has to be asked."""
-    script = Script()
-    script.add("waiting", hold=script.held(deadline=LATER), until=LATER + seconds(9))
-    assert script.decide(LATER - seconds(1)).entry is None
-    assert isinstance(script.decide(LATER).entry, entries.Expired)
-
-
-def test_a_queued_task_expires_at_its_deadline() -> None:
-    """A coordinator that comes late does not dispatch it any more."""
-    script = submitted(deadline=LATER)
-    decision = script.decide(LATER)
-    assert isinstance(decision.entry, entries.Expired)
-    assert settled(script, decision).entry is None
-
-
-def test_a_moment_beyond_the_calendar_is_armed_at_its_end() -> None:
-    """The last second of the year 9999 west of Greenwich has no date in UTC."""
-    far = "9999-12-31T23:59:59-12:00"
-    script = Script()
-    script.held(deadline=datetime.fromisoformat(far))
-    assert script.decide().effects == (Arm("deadline", END_OF_TIME),)
-    late = waiting(until=datetime.fromisoformat(far))
-    assert late.decide().effects == (Arm("wait", END_OF_TIME, 1),)
-
-
 # Cancelling
 
 
 @pytest.mark.parametrize(("reason", "event"), [("enough", "cancelled"), ("deadline", "expired")])
 def test_what_nobody_holds_ends_at_once(reason: str, event: str) -> None:
     """Queued, failed, waiting or handed back: no cleanup is waited for."""
-    loose = Script()
+    loose, waiting = Script(), Script()
     loose.add("released", hold=loose.held())
+    waiting.add("waiting", hold=waiting.held(), until=LATER)
     unreadable = submitted(data=b"{")
-    for script in (submitted(), failed(), waiting(), loose, unreadable):
+    for script in (submitted(), failed(), waiting, loose, unreadable):
         script.add("cancel-requested", reason=reason)
         decision = script.decide()
         assert parsed(decision).event == event
@@ -314,7 +168,8 @@ def test_a_held_task_is_cancelled_by_its_holder_or_after_its_cleanup() -> None:
     script.add("cancel-requested", reason="enough")
     over = T0 + limits.CLEANUP + seconds(1)
     told = script.decide(T0)
-    assert (told.entry, told.effects) == (None, (TellHolder("enough"), Arm("cleanup", over)))
+    stop = (TellHolder("enough"), CancelChildren("its parent was cancelled"))
+    assert (told.entry, told.effects) == (None, (*stop, Arm("cleanup", over)))
     assert script.decide(over - seconds(1), due="cleanup").entry is None
     ended = script.decide(over, due="cleanup")
     assert isinstance(ended.entry, entries.Cancelled)
@@ -342,3 +197,28 @@ def test_a_decision_names_the_entry_that_it_builds_on() -> None:
     assert entry is not None
     assert (entry.prev, entry.writer, entry.time, entry.id) == (1, "c1", T0, "d2")
     assert script.history.scope == SCOPE
+
+
+# Ended
+
+
+def test_the_end_of_a_task_is_told_to_whoever_may_wait_for_it() -> None:
+    """Its parent, and the task that comes after it; and its children end with it, if it ever ran."""
+    parent = values.Parent(task="t0", capability="plan", key="k")
+    script = submitted(parent=parent, then="t9", deadline=LATER)
+    decision = script.decide(LATER)
+    wakes = (Wake("sg.task.plan.alice.t0.>", "child"), Wake("sg.task.review.alice.t9.>", "turn"))
+    assert decision.then == wakes
+    again = settled(script, decision)
+    assert (again.entry, again.effects) == (None, wakes)
+    ran = Script()
+    ran.add("completed", hold=ran.held(parent=parent))
+    assert ran.decide().effects == (wakes[0], CancelChildren("its parent has ended"))
+
+
+def test_a_root_that_never_ran_ends_without_effects() -> None:
+    """Rule 13: parentless tasks cost nothing at their end."""
+    script = submitted(data=b"{")
+    decision = script.decide()
+    assert (decision.effects, decision.then) == ((), ())
+    assert settled(script, decision).effects == ()

@@ -9,8 +9,9 @@ import pytest
 
 from switchgear import ids
 from switchgear.contract.stored import Stored, expect_headers, header_block
+from switchgear.contract.values import Parent
 from switchgear.lifecycle.history import History, fold
-from tests.unit.lifecycle.script import SCOPE, T0, Script, seconds
+from tests.unit.lifecycle.script import FAILURE, SCOPE, T0, Script, seconds
 
 FORGED = {
     "no headers": b"",
@@ -158,12 +159,64 @@ def test_attempts_increase_by_one(attempt: int) -> None:
     assert script.history.attempt == 2
 
 
-def test_a_queued_task_waits_for_capacity_only() -> None:
-    """It has not run, so there is nothing else to wait for."""
+@pytest.mark.parametrize(
+    ("reason", "state"),
+    [("capacity", "waiting"), ("start", "waiting"), ("turn", "waiting")]
+    + [(reason, "queued") for reason in ("retry", "child", "signal", "timer")],
+)
+def test_a_queued_task_waits_for_its_place_in_time_only(reason: str, state: str) -> None:
+    """It has not run, so there is nothing that a handler could wait for."""
     script = Script()
     script.add("submitted")
-    script.add("waiting", reason="retry")
-    assert script.history.state == "queued"
+    script.add("waiting", reason=reason)
+    assert script.history.state == state
+
+
+def test_a_history_knows_when_its_newest_attempt_failed() -> None:
+    """The pause before the next counts from there; a dispatch ends it."""
+    script = Script()
+    script.add("attempt-failed", hold=script.held(), at=T0 + seconds(3))
+    assert script.history.failed_time == T0 + seconds(3)
+    script.add("waiting", reason="retry", until=T0 + seconds(4))
+    assert script.history.failed_time == T0 + seconds(3)
+    script.add("dispatched", attempt=2)
+    assert script.history.failed_time is None
+
+
+# Undos
+
+
+def test_undos_are_open_until_they_have_run_or_are_dropped() -> None:
+    """By key, oldest first; what ran twice is no debt."""
+    script = Script()
+    hold = script.held()
+    for key in ("a", "b", "c"):
+        script.add("checkpoint", hold=hold, key=key, kind="undo-registered")
+    script.add("checkpoint", hold=hold, key="b", kind="undo-done")
+    script.add("checkpoint", hold=hold, key="b", kind="undo-done")
+    script.add("checkpoint", hold=hold, key="unknown", kind="undo-dropped")
+    assert (list(script.history.open_undos), script.history.undos) == (["a", "c"], 2)
+    script.add("checkpoint", hold=hold, key="c", kind="undo-dropped")
+    assert list(script.history.open_undos) == ["a"]
+
+
+def test_undos_that_have_begun_are_never_forgotten() -> None:
+    """Neither by the attempt's failure nor by the next dispatch: the handler is not run on what is undone."""
+    script = Script()
+    hold = script.held()
+    script.add("checkpoint", hold=hold, kind="undo-begun", ok=False, error=FAILURE)
+    assert script.history.undoing == FAILURE
+    script.add("attempt-failed", hold=hold)
+    script.add("dispatched", attempt=2)
+    assert script.history.undoing == FAILURE
+
+
+def test_a_history_knows_its_parent() -> None:
+    """By the scope, since the run's owner is the same."""
+    script = Script()
+    assert script.history.parent is None
+    script.held(parent=Parent(task="t0", capability="plan", key="k"))
+    assert script.history.parent == "sg.task.plan.alice.t0.>"
 
 
 def test_a_task_that_was_dispatched_is_not_rejected() -> None:

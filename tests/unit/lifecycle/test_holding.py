@@ -125,7 +125,25 @@ def test_an_entry_that_had_landed_is_not_repeated() -> None:
     script = Script()
     hold = script.held()
     script.add("completed", hold=hold, id="mine")
-    assert after_refusal(script.history, "mine", hold, "i1") == After("landed")
+    assert after_refusal(script.history, "mine", hold, "i1") == After("landed", 3)
+
+
+def test_after_an_entry_that_had_landed_the_holder_expects_the_newest() -> None:
+    """A signal may have come since."""
+    script = Script()
+    hold = script.held()
+    script.add("checkpoint", hold=hold, id="mine")
+    script.add("signalled")
+    assert after_refusal(script.history, "mine", hold, "i1") == After("landed", 4)
+
+
+def test_who_lost_the_task_after_its_entry_had_landed_cannot_write_after_the_next_holder() -> None:
+    """It expects no more than its own entry, so its next append is refused, and tells it."""
+    script = Script()
+    hold = script.held()
+    mine = script.add("checkpoint", hold=hold, id="mine")
+    script.add("taken-over", hold=hold, writer="i2")
+    assert after_refusal(script.history, "mine", hold, "i1") == After("landed", mine)
 
 
 def test_a_signal_between_lets_the_holder_append_again() -> None:

@@ -1,4 +1,4 @@
-"""Every cell of the protocol's state table, against a transcription of its own (design: ledger.md, Events)."""
+"""Every cell of the protocol's state table, against a transcription of its own."""
 
 from __future__ import annotations
 
@@ -130,6 +130,11 @@ def _never_dispatched(script: Script) -> None:
     script.add("waiting", reason="capacity")
 
 
+def _retrying(script: Script) -> None:
+    _failed(script)
+    script.add("waiting", reason="retry")
+
+
 def _undo(then: str) -> Callable[[Script], None]:
     def build(script: Script) -> None:
         hold = script.held()
@@ -182,6 +187,7 @@ WAYS: dict[str, tuple[str, Callable[[Script], None]]] = {
     "waiting by its holder": ("waiting", _waiting),
     "waiting by a coordinator": ("waiting", _waiting_by_coordinator),
     "waiting before any dispatch": ("waiting, never dispatched", _never_dispatched),
+    "waiting for a retry": ("waiting", _retrying),
     "cancel of queued": ("cancelling, unheld", _cancelled_in(_queued)),
     "cancel of failed": ("cancelling, unheld", _cancelled_in(_failed)),
     "cancel of waiting": ("cancelling, unheld", _cancelled_in(_waiting)),

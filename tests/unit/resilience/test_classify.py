@@ -37,6 +37,10 @@ from switchgear.resilience.classify import classify, crash_loop, timed_out
         (errors.StepFailed("x", key="k", error_class="rate-limited"), "rate-limited", True),
         (errors.StepFailed("x", key="k", error_class="odd"), "step", True),
         (errors.TaskDead("x", task_id="t", state="dead", error_class="auth"), "auth", False),
+        (errors.SignalTimeout("x"), "timeout", True),
+        (errors.StepChanged("x"), "bug", False),
+        (errors.Overloaded("x"), "rate-limited", True),
+        (errors.Forbidden("x"), "auth", False),
         (errors.TaskCancelled("x", task_id="t", state="cancelled"), "step", False),
     ],
 )
@@ -52,6 +56,7 @@ def test_failure_keeps_what_a_person_needs() -> None:
     assert (failure.code, failure.message, failure.path) == ("SG1507", "bad", "$.a")
     assert (failure.why, failure.fix) == ("w", "f")
     assert classify(errors.Retryable("later", retry_after=3)).retry_after == 3
+    assert classify(errors.Overloaded("later", retry_after=4)).retry_after == 4
     assert classify(errors.StepFailed("x", key="build")).step == "build"
     assert classify(ValueError("odd"), step="parse").step == "parse"
     assert classify(ValueError("odd")).message == "ValueError: odd"
