@@ -1,4 +1,4 @@
-"""One suite, two buses: every test runs against the memory twin and against a real nats-server.
+"""One suite, three buses: the memory twin, the simulation's variant of it without faults, a real nats-server.
 
 The server is shared by the whole session, so each test keeps to names of its own (`names`).
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from random import Random
 
 import pytest
 import pytest_asyncio
@@ -16,9 +17,10 @@ from switchgear.clock import SYSTEM, milliseconds
 from switchgear.contract import limits
 from switchgear.errors import UsageError
 from switchgear.ids import new_id
-from switchgear.testing.memory import MemoryBroker, MemoryBus
+from switchgear.testing.memory import LoopClock, MemoryBroker, MemoryBus
 from tests.conformance.nats_backend import NatsBackend
 from tests.conformance.support import Backend, MakeBus, Names, RawError
+from tests.simulation.chaos import ChaosBroker, ChaosBus, Troubles
 
 
 class MemoryBackend:
@@ -41,6 +43,25 @@ class MemoryBackend:
             raise RawError(str(error)) from error
 
 
+class ChaosBackend(MemoryBackend):
+    """The twin that can misbehave, while it does not: what the simulation proves rests on it."""
+
+    def __init__(self) -> None:
+        self._random = Random(0)  # noqa: S311 - repeatable on purpose
+        troubles = Troubles(self._random, list[str]().append)
+        self._chaos = ChaosBroker(LoopClock(), self._random, troubles)
+        self.broker = self._chaos
+
+    async def bus(self, name: str, *, lane_ack_wait: timedelta, intake_ack_wait: timedelta) -> Bus:
+        """A new connection to the broker of this test, over two wires."""
+        self.broker.lane_ack_wait = lane_ack_wait
+        self.broker.intake_ack_wait = intake_ack_wait
+        return ChaosBus(self._chaos, name, self._random)
+
+
+BACKENDS = {"memory": MemoryBackend, "chaos": ChaosBackend}
+
+
 @pytest.fixture
 def names() -> Names:
     """Names that no other test uses."""
@@ -48,11 +69,11 @@ def names() -> Names:
     return Names(f"cap-{fresh}", f"own-{fresh}")
 
 
-@pytest.fixture(params=["memory", pytest.param("nats", marks=pytest.mark.integration)])
+@pytest.fixture(params=[*BACKENDS, pytest.param("nats", marks=pytest.mark.integration)])
 def backend(request: pytest.FixtureRequest) -> Backend:
     """Each implementation in turn."""
-    if request.param == "memory":
-        return MemoryBackend()
+    if request.param in BACKENDS:
+        return BACKENDS[request.param]()
     return NatsBackend(request.getfixturevalue("nats_server").url)
 
 

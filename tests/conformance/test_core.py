@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from switchgear.bus.port import Bus, Message
+from switchgear.contract import subjects
 from switchgear.errors import Unavailable
 from tests.conformance.support import PATIENCE, MakeBus, Names, Received
 
@@ -138,3 +139,62 @@ async def test_facts_name_the_server_and_its_limits(bus: Bus) -> None:
     assert facts.max_payload >= 512 * 1024
     assert facts.version
     assert facts.rtt >= timedelta()
+
+
+@pytest.mark.parametrize("kind", ["progress", "crash report"])
+async def test_newest_progress_or_crash_report_is_kept(
+    make_bus: MakeBus, names: Names, kind: str
+) -> None:
+    """The last one that was published on the subject; none where there was none."""
+    one, two = await make_bus("a"), await make_bus("b")
+    is_progress = kind == "progress"
+    subject = subjects.progress(names.scope()) if is_progress else subjects.crash("a", names.owner)
+    for n in range(3):
+        one.core.publish(subject, b"%d" % n)
+    async with asyncio.timeout(PATIENCE):
+        while await two.core.newest(subject) != b"2":
+            await asyncio.sleep(0)
+    assert await two.core.newest(subjects.progress(names.scope("other"))) is None
+
+
+async def test_end_of_a_connection_is_heard(make_bus: MakeBus) -> None:
+    """By its name, which is the bus'; one that goes on is not."""
+    leaving, staying, listening = await make_bus("a"), await make_bus("b"), await make_bus("c")
+    heard = Received[str]()
+    await listening.watch_losses(heard)
+    await leaving.close()
+    await heard.until(lambda names: leaving.name in names)
+    assert staying.name not in heard.items
+
+
+async def test_one_of_a_queue_group_hears_each_end(make_bus: MakeBus) -> None:
+    """Three replicas share the ends of twenty connections."""
+    replicas = [await make_bus(f"r{n}") for n in range(3)]
+    heard = [Received[str]() for _ in replicas]
+    for bus, receive in zip(replicas, heard, strict=True):
+        await bus.watch_losses(receive, queue="group")
+    everything = Received[str]()
+    await replicas[0].watch_losses(everything)
+    gone: set[str] = set()
+    for n in range(20):
+        leaving = await make_bus(f"g{n}")
+        gone.add(leaving.name)
+        await leaving.close()
+    await everything.until(lambda names: gone <= set(names))
+    async with asyncio.timeout(PATIENCE):
+        while len(shared := [name for one in heard for name in one.items if name in gone]) < 20:
+            await replicas[1].ledger.last_sequence()
+            await replicas[2].ledger.last_sequence()
+    assert sorted(gone) == sorted(shared)
+
+
+async def test_unreadable_loss_is_ignored(make_bus: MakeBus) -> None:
+    """Whoever may publish there can be wrong; the next one is heard."""
+    leaving, listening = await make_bus("a"), await make_bus("b")
+    heard = Received[str]()
+    await listening.watch_losses(heard)
+    for data in (b"", b"{", b"[]", b"{}", b'{"client":{"name":7}}', b'{"client":{}}', b"\xff"):
+        listening.core.publish(subjects.LOSSES, data)
+    await leaving.close()
+    await heard.until(lambda names: leaving.name in names)
+    assert "" not in heard.items

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from random import Random
 
 import pytest
 
@@ -10,9 +11,10 @@ from switchgear.bus.port import Bus
 from switchgear.contract import limits
 from switchgear.errors import Unavailable
 from switchgear.server import EmbeddedServer
-from switchgear.testing.memory import MemoryBroker, MemoryBus
+from switchgear.testing.memory import LoopClock, MemoryBroker, MemoryBus
 from tests.conformance.nats_backend import NatsBackend
 from tests.conformance.support import Names
+from tests.simulation.chaos import ChaosBroker, ChaosBus, Troubles
 
 ROOM = 256 * limits.KIB
 """Bytes of the ledger."""
@@ -25,11 +27,22 @@ async def memory_bus() -> Bus:
     return MemoryBus(MemoryBroker(ledger_max_bytes=ROOM), "bus-a")
 
 
-@pytest.fixture(params=["memory", pytest.param("nats", marks=pytest.mark.integration)])
+async def chaos_bus() -> Bus:
+    """The simulation's, with little room and no faults."""
+    random = Random(0)  # noqa: S311 - repeatable on purpose
+    troubles = Troubles(random, list[str]().append)
+    broker = ChaosBroker(LoopClock(), random, troubles, ledger_max_bytes=ROOM)
+    return ChaosBus(broker, "bus-a", random)
+
+
+TWINS = {"memory": memory_bus, "chaos": chaos_bus}
+
+
+@pytest.fixture(params=[*TWINS, pytest.param("nats", marks=pytest.mark.integration)])
 def connect(request: pytest.FixtureRequest) -> Callable[[], Awaitable[Bus]]:
     """Each implementation in turn, on a broker of its own."""
-    if request.param == "memory":
-        return memory_bus
+    if request.param in TWINS:
+        return TWINS[request.param]
     start: Callable[[], Awaitable[EmbeddedServer]] = request.getfixturevalue("private_server")
 
     async def nats_bus() -> Bus:

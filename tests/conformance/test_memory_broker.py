@@ -123,8 +123,8 @@ async def test_timer_and_store_times_follow_virtual_time(names: Names) -> None:
     broker = MemoryBroker(clock=LoopClock(START))
     bus = MemoryBus(broker, "bus-a")
     got = Received[Delivery]()
-    await bus.work.ensure_intake("due", ["sg.due.>"], timers=True)
-    bus.work.consume("due", got, in_flight=1, timers=True)
+    await bus.work.ensure_intake("due", ["sg.due.>"], source="timers")
+    bus.work.consume("due", got, in_flight=1, source="timers")
     at = START + timedelta(days=10)
     due = subjects.due(names.scope(), "deadline")
     await bus.timers.arm(subjects.timer(names.scope(), "deadline"), due, at)
@@ -296,3 +296,64 @@ async def test_blob_with_other_content_is_refused(names: Names) -> None:
     with pytest.raises(ProtocolError) as caught:
         await bus.blobs.get(digest)
     assert caught.value.code == "SG1109"
+
+
+@pytest.mark.looptime
+async def test_topic_forgets_ids_after_two_minutes_and_messages_after_their_ttl(
+    names: Names,
+) -> None:
+    """In virtual time, to the second."""
+    broker = MemoryBroker(clock=LoopClock(START))
+    bus = MemoryBus(broker, "a")
+    subject = subjects.topic(names.capability)
+    assert await bus.topics.publish(subject, b"1", id="one", ttl=timedelta(seconds=119.5))
+    await asyncio.sleep(119)
+    assert len(broker.topics.under(subject)) == 1
+    assert not await bus.topics.publish(subject, b"2", id="one")
+    await asyncio.sleep(1.5)
+    assert broker.topics.under(subject) == []
+    assert await bus.topics.publish(subject, b"3", id="one")
+    assert [stored.data for stored in broker.topics.under(subject)] == [b"3"]
+
+
+async def test_full_topics_are_unavailable(names: Names) -> None:
+    """As a full ledger is; the refused message may be published again under its id."""
+    broker = MemoryBroker(clock=LoopClock(START), topics_max_bytes=1000)
+    bus = MemoryBus(broker, "a")
+    subject = subjects.topic(names.capability)
+    await bus.topics.publish(subject, bytes(700), id="one")
+    with pytest.raises(Unavailable) as raised:
+        await bus.topics.publish(subject, bytes(700), id="two")
+    assert raised.value.retry_after
+    broker.topics.purge(subject)
+    assert await bus.topics.publish(subject, bytes(700), id="two")
+
+
+@pytest.mark.looptime
+async def test_mark_of_a_removed_document_ends_by_itself(names: Names) -> None:
+    """After a minute nothing is left of it; one that was stored again in that minute stays."""
+    broker = MemoryBroker(clock=LoopClock(START))
+    bus = MemoryBus(broker, "a")
+    gone, back = (subjects.schedule(names.owner, name) for name in ("gone", "back"))
+    for subject in (gone, back):
+        await bus.documents.put(subject, b"1")
+        await bus.documents.remove(subject)
+    await bus.documents.put(back, b"2", expect=0)
+    assert len(broker.config.under("sg.config.>")) == 2
+    await asyncio.sleep(61)
+    assert [stored.data for stored in broker.config.under("sg.config.>")] == [b"2"]
+
+
+async def test_crash_and_close_are_heard_once() -> None:
+    """Whoever died hears nothing itself, and closing what has crashed tells nobody again."""
+    broker = MemoryBroker()
+    crashed, closed, listening = (MemoryBus(broker, name) for name in ("x", "y", "z"))
+    heard, own = Received[str](), Received[str]()
+    await listening.watch_losses(heard)
+    await crashed.watch_losses(own)
+    broker.crash(crashed)
+    await crashed.close()
+    await closed.close()
+    await heard.reach(2)
+    await listening.ledger.last_sequence()
+    assert (heard.items, own.items) == (["x", "y"], [])

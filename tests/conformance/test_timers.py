@@ -33,8 +33,8 @@ async def due(bus: Bus, names: Names) -> AsyncIterator[Received[Delivery]]:
         received(delivery)
 
     name = f"due={names.capability}"
-    await bus.work.ensure_intake(name, [f"sg.due.{names.capability}.>"], timers=True)
-    consuming = bus.work.consume(name, receive, in_flight=10, timers=True)
+    await bus.work.ensure_intake(name, [f"sg.due.{names.capability}.>"], source="timers")
+    consuming = bus.work.consume(name, receive, in_flight=10, source="timers")
     yield received
     await consuming.end()
 
@@ -131,11 +131,11 @@ async def test_fired_timer_is_no_longer_armed(
 async def test_unsettled_due_message_comes_again(bus: Bus, names: Names) -> None:
     """What a replica hands back is delivered again, and an acked one is gone for good."""
     name, target = f"due={names.capability}", place(names, "retry")[1]
-    await bus.work.ensure_intake(name, [f"sg.due.{names.capability}.>"], timers=True)
+    await bus.work.ensure_intake(name, [f"sg.due.{names.capability}.>"], source="timers")
     await bus.timers.wake(target, b"1")
     await bus.timers.wake(target, b"2")
     got = Received[Delivery]()
-    consuming = bus.work.consume(name, got, in_flight=5, timers=True)
+    consuming = bus.work.consume(name, got, in_flight=5, source="timers")
     first, second = await got.reach(2)
     second.ack()
     first.nak()

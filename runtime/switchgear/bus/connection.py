@@ -24,16 +24,19 @@ from nats import errors as nats_errors
 from switchgear.bus.asking import Asking
 from switchgear.bus.blobs import ObjectBlobs
 from switchgear.bus.consumer import MAX_ACK_PENDING, Work
-from switchgear.bus.core import CoreMessages
+from switchgear.bus.core import CoreMessages, CoreSubscription
+from switchgear.bus.documents import StreamDocuments
 from switchgear.bus.ledger import StreamLedger
+from switchgear.bus.losses import lost_name
 from switchgear.bus.monitoring import sync_interval
-from switchgear.bus.port import ServerFacts
+from switchgear.bus.port import Message, ServerFacts
 from switchgear.bus.publisher import WINDOW, Publisher
 from switchgear.bus.pulling import Link
 from switchgear.bus.raw import LONGEST_WAIT, RawClient, is_loopback, log
 from switchgear.bus.registry_stream import StreamAnnouncements
 from switchgear.bus.streams import StreamSettings, ensure_streams
 from switchgear.bus.timers import StreamTimers
+from switchgear.bus.topics import StreamTopics
 from switchgear.contract import limits, subjects
 from switchgear.errors import ClearTextRefused, ConfigError, ServerUnfit, Unavailable
 
@@ -97,12 +100,26 @@ class NatsBus:
         self.announcements = StreamAnnouncements(link)
         self.timers = StreamTimers(link)
         self.blobs = ObjectBlobs(link)
+        self.documents = StreamDocuments(link)
+        self.topics = StreamTopics(link)
         self._client = client
         self._options = options
 
     async def ensure_streams(self) -> None:
         """Create or upgrade the streams (coordinators). Raises ServerUnfit, Unavailable."""
         await ensure_streams(self.link.asking, self._options.streams)
+
+    async def watch_losses(
+        self, receive: Callable[[str], None], *, queue: str = ""
+    ) -> CoreSubscription:
+        """Hear whose connections end, if the server's configuration exports that (see nats.conf)."""
+
+        def hear(message: Message) -> None:
+            name = lost_name(message.data)
+            if name:
+                receive(name)
+
+        return await self.core.subscribe(subjects.LOSSES, hear, queue=queue)
 
     async def facts(self) -> ServerFacts:
         """What the broker says of itself, now. Raises Unavailable."""

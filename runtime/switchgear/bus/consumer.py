@@ -7,19 +7,18 @@ Above it: agents' workers and coordinators. Deliveries are settled by publishing
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
 from typing import Any, Final
 
 from switchgear.bus import frames, port
 from switchgear.bus.asking import ApiError
+from switchgear.bus.durable import LEDGER, STREAMS, consumer_info, ensure_durable
 from switchgear.bus.pulling import MISSING, Link, Pulling
 from switchgear.contract import limits, subjects
 from switchgear.contract.stored import Stored
-from switchgear.errors import NotFound, ServerUnfit, Unavailable
+from switchgear.errors import NotFound, Unavailable, UsageError
 
-LEDGER: Final = "SG_LEDGER"
-TIMERS: Final = "SG_TIMERS"
 MAX_ACK_PENDING: Final = 5000
 """Deliveries of one consumer that may be unsettled, over all who share it."""
 MAX_WAITING: Final = 16_384
@@ -89,7 +88,7 @@ def _nothing() -> None:
 
 
 class Work:
-    """The lanes and intakes of the ledger and the timers; see `port.Work`."""
+    """The lanes of the ledger, and the intakes of it, the timers and the topics; see `port.Work`."""
 
     def __init__(
         self,
@@ -106,12 +105,14 @@ class Work:
         self._intakes: dict[tuple[str, str], dict[str, Any]] = {}
         self._fetchers: dict[str, _Fetcher] = {}
 
-    async def ensure_lane(self, capability: str, pool: str, priority: str) -> None:
+    async def ensure_lane(
+        self, capability: str, pool: str, priority: str, *, start: int | None = None
+    ) -> None:
         """Create the lane's consumer, or bring it up to date. Raises ServerUnfit, Unavailable."""
         name = subjects.lane_consumer(capability, pool, priority)
-        config = self._config(name, self._lane_ack_wait)
+        config = self._config(name, self._lane_ack_wait, start)
         config["filter_subject"] = subjects.lane_filter(capability, pool, priority)
-        await ensure_consumer(self._link, LEDGER, config)
+        await ensure_durable(self._link, LEDGER, config)
 
     async def lanes(self) -> list[str]:
         """Names of all lanes' consumers. Raises Unavailable."""
@@ -123,25 +124,58 @@ class Work:
             if not page or len(found) >= answer.get("total", 0):
                 return [name for name in found if subjects.parse_lane(name)]
 
+    async def backlog(self, name: str, *, source: port.Source = "ledger") -> port.Backlog | None:
+        """What the consumer has before it; None where there is none. Raises Unavailable."""
+        info = await consumer_info(self._link, STREAMS[source], name)
+        if info is None:
+            return None
+        floor = int(info["ack_floor"]["stream_seq"])
+        return port.Backlog(int(info["num_pending"]), int(info["num_ack_pending"]), floor)
+
+    async def remove(self, name: str, *, source: port.Source = "ledger") -> None:
+        """Delete the consumer, if there is one. Raises Unavailable.
+
+        Another bus that created it and still consumes it takes this for a loss, and makes it again.
+        """
+        stream = STREAMS[source]
+        self._intakes.pop((stream, name), None)
+        try:
+            await self._link.asking.api(f"CONSUMER.DELETE.{stream}.{name}")
+        except ApiError as error:
+            if error.number not in MISSING:
+                raise
+
     async def ensure_intake(
-        self, name: str, filters: Iterable[str], *, timers: bool = False
+        self,
+        name: str,
+        filters: Iterable[str],
+        *,
+        source: port.Source = "ledger",
+        start: int | None = None,
     ) -> None:
         """Create a durable intake, or bring it up to date; `consume` makes it again if it is lost."""
-        config = self._config(name, self._intake_ack_wait)
+        if source == "timers" and start is not None:
+            raise UsageError(
+                "an intake of the timers has no start", why="what is acked leaves their stream"
+            )
+        config = self._config(name, self._intake_ack_wait, start)
         wanted = list(filters)
         if len(wanted) == 1:
             config["filter_subject"] = wanted[0]
         else:
             config["filter_subjects"] = wanted
-        stream = TIMERS if timers else LEDGER
-        await ensure_consumer(self._link, stream, config)
+        stream = STREAMS[source]
+        await ensure_durable(self._link, stream, config)
         self._intakes[stream, name] = config
 
-    def _config(self, name: str, ack_wait: timedelta) -> dict[str, Any]:
+    def _config(self, name: str, ack_wait: timedelta, start: int | None) -> dict[str, Any]:
+        begin: dict[str, Any] = {"deliver_policy": "all"}
+        if start is not None:
+            begin = {"deliver_policy": "by_start_sequence", "opt_start_seq": max(1, start)}
         return {
             "name": name,
             "durable_name": name,
-            "deliver_policy": "all",
+            **begin,
             "ack_policy": "explicit",
             "ack_wait": int(ack_wait.total_seconds() * 1e9),
             "max_deliver": -1,
@@ -173,12 +207,17 @@ class Work:
         receive: Callable[[port.Delivery], None],
         *,
         in_flight: int,
-        timers: bool = False,
+        source: port.Source = "ledger",
     ) -> _Consuming:
         """Everything the intake has, without end; at most `in_flight` unsettled."""
-        stream = TIMERS if timers else LEDGER
-        config = self._intakes.get((stream, name))
-        return _Consuming(self._link, stream, name, receive, in_flight, config)
+        stream = STREAMS[source]
+
+        async def revive() -> None:
+            config = self._intakes.get((stream, name))
+            if config is not None:
+                await ensure_durable(self._link, stream, config)
+
+        return _Consuming(self._link, stream, name, receive, in_flight, revive)
 
 
 class _Waiting:
@@ -207,16 +246,11 @@ class _Consuming:
         name: str,
         receive: Callable[[port.Delivery], None],
         in_flight: int,
-        config: dict[str, Any] | None,
+        revive: Callable[[], Awaitable[None]],
     ) -> None:
         self._link = link
         self._receive = receive
         self._ended = False
-
-        async def revive() -> None:
-            if config is not None:
-                await ensure_consumer(link, stream, config)
-
         self._pulling = Pulling(link, stream, name, self._take, credit=in_flight, revive=revive)
         self._settled = self._pulling.give_back
         self._pulling.start()
@@ -298,16 +332,11 @@ class _Fetcher:
         retired.add_done_callback(_retiring.discard)
 
     async def _explain(self, status: int) -> list[port.Delivery]:
-        if status == frames.NOBODY:
-            try:
-                await self._link.asking.api(f"CONSUMER.INFO.{LEDGER}.{self._lane}")
-            except ApiError as error:
-                if error.number in MISSING:
-                    raise NotFound(
-                        f"no lane {self._lane}",
-                        fix="start a coordinator; it creates the lanes of each agent",
-                    ) from None
-                raise
+        if status == frames.NOBODY and await consumer_info(self._link, LEDGER, self._lane) is None:
+            raise NotFound(
+                f"no lane {self._lane}",
+                fix="start a coordinator; it creates the lanes of each agent",
+            )
         raise Unavailable(f"nobody serves the lane {self._lane} now", retry_after=0.25)
 
     def _received(self, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
@@ -337,22 +366,3 @@ class _Fetcher:
 
 
 _retiring: set[asyncio.Task[None]] = set()
-
-
-async def ensure_consumer(link: Link, stream: str, config: dict[str, Any]) -> dict[str, Any]:
-    """Create the consumer, or update it where its settings differ; from several replicas at once. Returns its info.
-
-    Raises ServerUnfit, Unavailable.
-    """
-    subject = f"CONSUMER.CREATE.{stream}.{config['name']}"
-    if "filter_subject" in config:
-        # With the filter in the subject, permissions can confine who creates what.
-        subject = f"{subject}.{config['filter_subject']}"
-    try:
-        return await link.asking.api(subject, {"stream_name": stream, "config": config})
-    except ApiError as error:
-        raise ServerUnfit(
-            f"the consumer {config['name']} on {stream} cannot be created",
-            why=error.text,
-            fix="create the streams first (a coordinator does), or delete the consumer of that name",
-        ) from error

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from switchgear.bus.asking import Asking
+from switchgear.bus.ledger import direct_answer
 from switchgear.bus.port import Message
 from switchgear.bus.raw import RawClient
 
+PROGRESS = "SG_PROGRESS"
 BARRIER = timedelta(seconds=5)
 """How long `subscribe` waits for the broker to know the subscription."""
 
@@ -40,6 +42,12 @@ class CoreMessages:
         sid = self._client.subscribe_direct(subject, take, queue)
         await self._client.barrier(BARRIER.total_seconds())
         return CoreSubscription(self._client, sid)
+
+    async def newest(self, subject: str) -> bytes | None:
+        """The newest progress by a direct get, which permissions can confine. Raises ServerUnfit, Unavailable."""
+        answer = await self._asking.read(f"$JS.API.DIRECT.GET.{PROGRESS}.{subject}")
+        found = direct_answer(answer.headers, answer.data, PROGRESS)
+        return None if found is None else found.data
 
 
 class CoreSubscription:

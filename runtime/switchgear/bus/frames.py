@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from switchgear.contract.stored import Stored
 
 _STREAM: Final = b"Nats-Stream: "
+_SIZE: Final = b"Nats-Msg-Size: "
 _END: Final = b"\r\n\r\n"
 _NS: Final = 1_000_000_000
 
@@ -92,6 +93,18 @@ def appended(headers: bytes, stream: str) -> tuple[bytes, str, int, int] | None:
         return b"", subject, sequence, time
     stored = headers[:at]
     return (b"" if stored == b"NATS/1.0\r\n" else stored + b"\r\n"), subject, sequence, time
+
+
+def without_size(headers: bytes) -> bytes:
+    """The stored block of a message whose data the server left out, telling its size in a header of its own."""
+    at = headers.rfind(_SIZE)
+    if at < 0:
+        return headers
+    stored = headers[:at]
+    # Cut off in the middle, or the server's own line alone: as `whole` judges it.
+    if stored[-2:] != b"\r\n" or stored == b"NATS/1.0\r\n":
+        return b""
+    return stored + b"\r\n"
 
 
 def stored_directly(headers: bytes, data: bytes, stream: str) -> Stored | None:

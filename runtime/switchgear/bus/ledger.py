@@ -7,18 +7,25 @@ permissions can confine them; reads by body (`STREAM.MSG.GET`) are for coordinat
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final
 
-from switchgear.bus import frames, reading
-from switchgear.bus.asking import ApiError, decoded
-from switchgear.bus.consumer import LEDGER
+from switchgear.bus import frames, reading, streams
+from switchgear.bus.asking import ApiError, Asking, decoded
+from switchgear.bus.durable import LEDGER
+from switchgear.bus.port import Room
 from switchgear.bus.publisher import Outcome
 from switchgear.bus.pulling import Link
 from switchgear.contract.stored import Stored
 from switchgear.errors import ServerUnfit
 
 _NO_MESSAGE: Final = 10037
+_NO_SEQUENCE: Final = 10043
+_NOT_DELETED: Final = 10057
+_GONE: Final = ("EOF", "not found", "no message", "deleted message")
+"""What the text of 10057 says of a message that is not there, as opposed to one that cannot be deleted."""
+_BEYOND: Final = 2**31 - 1
+"""More subjects than any stream has: a page that begins there lists none of them, and still counts all."""
 _EXPECT: Final = "NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: "
 _SCOPE: Final = "\r\nNats-Expected-Last-Subject-Sequence-Subject: "
 
@@ -44,33 +51,73 @@ class StreamLedger:
 
     async def leader_tail(self, scope: str) -> Stored | None:
         """The newest entry as the stream's leader has it. Raises Unavailable."""
-        return await self._leader({"last_by_subj": scope})
+        return await leader_get(self._asking, LEDGER, {"last_by_subj": scope})
 
     async def entry(self, sequence: int) -> Stored | None:
         """The entry with this sequence, from the leader. Raises Unavailable."""
-        return await self._leader({"seq": sequence}) if sequence > 0 else None
-
-    async def _leader(self, target: dict[str, object]) -> Stored | None:
-        try:
-            found = await self._asking.api(f"STREAM.MSG.GET.{LEDGER}", target)
-        except ApiError as error:
-            if error.number == _NO_MESSAGE:
-                return None
-            raise
-        return _from_api(found["message"])
+        if sequence <= 0:
+            return None
+        return await leader_get(self._asking, LEDGER, {"seq": sequence})
 
     async def history(self, scope: str) -> list[Stored]:
         """All entries of the scope, oldest first. Raises ServerUnfit, Unavailable."""
         return await reading.everything(self._link, LEDGER, scope)
 
-    def follow(self, after: int) -> AsyncIterator[list[Stored]]:
+    def follow(
+        self, after: int, *, filters: Iterable[str] = (), bodies: bool = True
+    ) -> AsyncIterator[list[Stored]]:
         """All entries beyond this sequence, in batches, without end; survives restarts of the server."""
-        return reading.follow(self._link, LEDGER, after)
+        return reading.follow(self._link, LEDGER, after, filters=tuple(filters), bodies=bodies)
 
     async def last_sequence(self) -> int:
         """The stream's last sequence. Raises Unavailable."""
-        info = await self._asking.api(f"STREAM.INFO.{LEDGER}")
-        return int(info["state"]["last_seq"])
+        return int((await self._info())["state"]["last_seq"])
+
+    async def first_sequence(self) -> int:
+        """The sequence of the oldest entry; last + 1 of an empty ledger. Raises Unavailable."""
+        state = (await self._info())["state"]
+        return int(state["first_seq"]) if state["messages"] else int(state["last_seq"]) + 1
+
+    async def count(self, subject_filter: str) -> int:
+        """How many subjects match; the broker visits each, and sends none. Raises Unavailable."""
+        body = {"subjects_filter": subject_filter, "offset": _BEYOND}
+        info = await self._asking.api(f"STREAM.INFO.{LEDGER}", body)
+        return int(info.get("total", 0))
+
+    async def delete(self, sequence: int) -> bool:
+        """Delete one entry; False where it was gone, or an answer got lost after it went. Raises Unavailable."""
+        body = {"seq": sequence, "no_erase": True}
+        try:
+            await self._asking.api(f"STREAM.MSG.DELETE.{LEDGER}", body)
+        except ApiError as error:
+            gone = error.number == _NOT_DELETED and any(text in error.text for text in _GONE)
+            if gone or error.number == _NO_SEQUENCE:
+                return False
+            raise
+        return True
+
+    async def room(self) -> Room:
+        """How full the ledger is. Raises Unavailable."""
+        info = await self._info()
+        return Room(int(info["state"]["bytes"]), max(0, int(info["config"]["max_bytes"])))
+
+    async def enlarge(self, limit: int) -> None:
+        """Set the limit in bytes (0: none); deletes nothing. Raises ServerUnfit (no room), Unavailable."""
+        await streams.enlarge(self._asking, LEDGER, limit)
+
+    async def _info(self) -> dict[str, Any]:
+        return await self._asking.api(f"STREAM.INFO.{LEDGER}")
+
+
+async def leader_get(asking: Asking, stream: str, target: dict[str, object]) -> Stored | None:
+    """A message as the stream's leader has it; None: there is none. Raises Unavailable."""
+    try:
+        found = await asking.api(f"STREAM.MSG.GET.{stream}", target)
+    except ApiError as error:
+        if error.number == _NO_MESSAGE:
+            return None
+        raise
+    return _from_api(found["message"])
 
 
 def direct_answer(headers: bytes, data: bytes, stream: str) -> Stored | None:

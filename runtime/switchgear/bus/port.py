@@ -7,23 +7,55 @@ Above this line nobody knows a client library; below it nobody knows a task's li
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from datetime import datetime, timedelta
-from typing import NamedTuple, Protocol
+from datetime import timedelta
+from typing import Literal, NamedTuple, Protocol
 
+from switchgear.bus.side_streams import (
+    Announced,
+    Announcements,
+    Appended,
+    Blobs,
+    Consuming,
+    Documents,
+    Kept,
+    Refused,
+    Timers,
+    Topics,
+)
 from switchgear.contract.stored import Stored
 
+__all__ = [
+    "Announced",
+    "Announcements",
+    "Appended",
+    "Backlog",
+    "Blobs",
+    "Bus",
+    "Consuming",
+    "Core",
+    "Delivery",
+    "Documents",
+    "Kept",
+    "Ledger",
+    "Message",
+    "Pulls",
+    "Refused",
+    "Room",
+    "ServerFacts",
+    "Source",
+    "Subscription",
+    "Timers",
+    "Topics",
+    "Work",
+]
 
-class Appended(NamedTuple):
-    """The entry is stored."""
 
-    sequence: int
+class Room(NamedTuple):
+    """How full the ledger is, in bytes."""
 
-
-class Refused(NamedTuple):
-    """The entry is not stored: the scope has moved on, or another append of it is in flight."""
-
-    last: int | None
-    """The scope's last sequence, where the broker told it (10071); None at R3 while in flight (10164)."""
+    used: int
+    limit: int
+    """What it may grow to; 0 for no limit."""
 
 
 class Ledger(Protocol):
@@ -56,15 +88,38 @@ class Ledger(Protocol):
         """All entries of the scope, oldest first, by a consumer confined to it (clients and agents)."""
         ...
 
-    def follow(self, after: int) -> AsyncIterator[list[Stored]]:
+    def follow(
+        self, after: int, *, filters: Iterable[str] = (), bodies: bool = True
+    ) -> AsyncIterator[list[Stored]]:
         """All entries of the ledger beyond this sequence, in order, in batches, without end (projections).
 
-        An empty batch says: caught up for now.
+        An empty batch says: caught up for now. `filters` (none: all) narrow it to subjects; without `bodies` an
+        entry's data is empty, and it costs the broker a fraction.
         """
         ...
 
     async def last_sequence(self) -> int:
         """The stream's last sequence."""
+        ...
+
+    async def first_sequence(self) -> int:
+        """The sequence of the oldest entry that is kept; last + 1 of an empty ledger."""
+        ...
+
+    async def count(self, subject_filter: str) -> int:
+        """How many subjects of the ledger match: of `sg.task.*.*.*.completed`, the tasks that completed."""
+        ...
+
+    async def delete(self, sequence: int) -> bool:
+        """Delete one entry (the janitor alone, rule 18). False where it was gone."""
+        ...
+
+    async def room(self) -> Room:
+        """How full the ledger is."""
+        ...
+
+    async def enlarge(self, limit: int) -> None:
+        """Raise or lower the ledger's limit in bytes; lowering deletes nothing (rule 19)."""
         ...
 
 
@@ -111,11 +166,36 @@ class Pulls(Protocol):
         ...
 
 
+Source = Literal["ledger", "timers", "topics"]
+"""The stream that an intake reads."""
+
+
+class Backlog(NamedTuple):
+    """What a durable consumer has before it."""
+
+    pending: int
+    """Messages that were never handed over."""
+    unsettled: int
+    """Handed over, and neither acked nor given back for good."""
+    floor: int
+    """Everything up to this stream sequence is acked."""
+
+
 class Work(Protocol):
     """Durable consumers: lanes that agents pull, intakes that coordinators share."""
 
-    async def ensure_lane(self, capability: str, pool: str, priority: str) -> None:
-        """Create the lane's consumer if it is missing (coordinators)."""
+    async def ensure_lane(
+        self, capability: str, pool: str, priority: str, *, start: int | None = None
+    ) -> None:
+        """Create the lane's consumer if it is missing (coordinators); from sequence `start` on, else from the first."""
+        ...
+
+    async def backlog(self, name: str, *, source: Source = "ledger") -> Backlog | None:
+        """What the lane or intake of this name has before it; None where there is no such consumer."""
+        ...
+
+    async def remove(self, name: str, *, source: Source = "ledger") -> None:
+        """Delete the consumer of this name, if there is one (coordinators)."""
         ...
 
     async def lanes(self) -> list[str]:
@@ -123,9 +203,14 @@ class Work(Protocol):
         ...
 
     async def ensure_intake(
-        self, name: str, filters: Iterable[str], *, timers: bool = False
+        self,
+        name: str,
+        filters: Iterable[str],
+        *,
+        source: Source = "ledger",
+        start: int | None = None,
     ) -> None:
-        """Create a durable intake on the ledger, or on the timers' stream (coordinators)."""
+        """Create a durable intake (coordinators); a new one begins at sequence `start`, else at the first."""
         ...
 
     async def fetch(self, lane: str, batch: int) -> list[Delivery]:
@@ -145,20 +230,12 @@ class Work(Protocol):
         receive: Callable[[Delivery], None],
         *,
         in_flight: int,
-        timers: bool = False,
+        source: Source = "ledger",
     ) -> Consuming:
         """Everything the intake has, without end: at most `in_flight` deliveries unsettled at a time.
 
         Resumes within 1 s of a server restart. `receive` must not block; each delivery counts until settled.
         """
-        ...
-
-
-class Consuming(Protocol):
-    """A running consumption of an intake."""
-
-    async def end(self) -> None:
-        """Stop receiving. What was received and not settled is delivered again, to whoever consumes next."""
         ...
 
 
@@ -179,6 +256,10 @@ class Core(Protocol):
         """Hear a subject. Of those with the same `queue` one hears each message. `receive` must not block."""
         ...
 
+    async def newest(self, subject: str) -> bytes | None:
+        """The newest progress or crash report that was published on this subject, kept for an hour; None for none."""
+        ...
+
 
 class Message(NamedTuple):
     """A core message; `headers` is the raw block, empty where there is none."""
@@ -194,67 +275,6 @@ class Subscription(Protocol):
 
     async def unsubscribe(self) -> None:
         """Hear no more."""
-        ...
-
-
-class Announced(NamedTuple):
-    """A change in the registry: an announcement, or (data None) its end by leaving or by TTL."""
-
-    subject: str
-    data: bytes | None
-    time_ns: int
-    """The broker's store time: what freshness is judged by."""
-    sequence: int
-
-
-class Announcements(Protocol):
-    """The registry's stream: one message a subject, gone when its TTL ends."""
-
-    async def put(self, subject: str, data: bytes, *, ttl: timedelta) -> None:
-        """Announce; gone after the TTL (whole seconds) unless put again."""
-        ...
-
-    async def remove(self, subject: str) -> None:
-        """Leave: watchers hear of it at once."""
-        ...
-
-    async def watch(self, receive: Callable[[Announced], None]) -> Consuming:
-        """What is there now, then every change, in order; returns when what was there has been received.
-
-        Recovers by itself within 1 s of a server restart; what was missed meanwhile is received then.
-        """
-        ...
-
-
-class Timers(Protocol):
-    """Durable timers: at their time the server publishes on the due subject."""
-
-    async def arm(self, timer: str, due: str, at: datetime, data: bytes = b"{}") -> None:
-        """One timer a subject: a later one replaces it."""
-        ...
-
-    async def wake(self, due: str, data: bytes = b"{}") -> None:
-        """Make it due now."""
-        ...
-
-    async def armed(self, subject_filter: str) -> list[str]:
-        """Subjects of the timers under this filter."""
-        ...
-
-    async def disarm(self, timer: str) -> None:
-        """Forget the timer; only for ended tasks, never relied upon (rule 11)."""
-        ...
-
-
-class Blobs(Protocol):
-    """The object store: payloads above the inline limit, named by SHA-256."""
-
-    async def put(self, data: bytes) -> str:
-        """Store; returns the digest. Storing what is there already costs one look."""
-        ...
-
-    async def get(self, digest: str) -> bytes:
-        """Fetch and verify. Raises NotFound, or ProtocolError SG1109 for other content."""
         ...
 
 
@@ -307,6 +327,25 @@ class Bus(Protocol):
     @property
     def blobs(self) -> Blobs:
         """The object store."""
+        ...
+
+    @property
+    def documents(self) -> Documents:
+        """Schedules, triggers, leases."""
+        ...
+
+    @property
+    def topics(self) -> Topics:
+        """Durable messages."""
+        ...
+
+    async def watch_losses(
+        self, receive: Callable[[str], None], *, queue: str = ""
+    ) -> Subscription:
+        """Hear the name of each connection that the broker saw end, where the broker tells it (rule 7).
+
+        Of those with the same `queue` one hears each. A hint, never proof: the process may be back already.
+        """
         ...
 
     async def ensure_streams(self) -> None:

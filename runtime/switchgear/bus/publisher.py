@@ -42,14 +42,23 @@ _WRONG_LAST: Final = 10071
 _IN_FLIGHT: Final = 10164
 _STORE_FAILED: Final = 10077
 _TOO_LARGE: Final = 10054
+_SAME_IN_FLIGHT: Final = 10158
+"""Another message with this id is being stored."""
 
 Outcome = Appended | Refused
+
+
+class Repeated(Appended):
+    """The stream had a message with this Nats-Msg-Id already: ours, if an earlier send of it was stored."""
+
+    __slots__ = ()
 
 
 class _PubAck(msgspec.Struct, frozen=True, gc=False):
     """What a stream answers to a publish."""
 
     seq: int = 0
+    duplicate: bool = False
     error: Problem | None = None
 
 
@@ -200,7 +209,10 @@ class Publisher:
         result: Outcome | SwitchgearError | None = None
         if not headers or frames.status(headers) != frames.NOBODY:
             ack = _decode(data)
-            result = Appended(ack.seq) if ack.error is None else self._meaning(sent, ack.error)
+            if ack.error is not None:
+                result = self._meaning(sent, ack.error)
+            else:
+                result = Repeated(ack.seq) if ack.duplicate else Appended(ack.seq)
         if result is None:
             self._not_taken(token, sent)
             return
@@ -226,6 +238,7 @@ class Publisher:
                     why=problem.description,
                     fix="raise the stream's max_bytes, or let the janitor delete finished tasks sooner",
                     retry_after=FULL_RETRY,
+                    full=True,
                 )
             case number if number == _TOO_LARGE:
                 return ProtocolError(
@@ -233,7 +246,7 @@ class Publisher:
                     code="SG1103",
                     why=problem.description,
                 )
-            case _ if problem.code == frames.NOBODY:
+            case number if number == _SAME_IN_FLIGHT or problem.code == frames.NOBODY:
                 return None
             case number:
                 return ServerUnfit(

@@ -25,8 +25,11 @@ HEARTBEAT: Final = 2.0
 """Seconds between the server's signs of life on an idle request."""
 MISSED: Final = 2.5
 """Heartbeats without any sign after which requests count as lost."""
-EXPIRES: Final = 30.0
-"""Seconds after which an unused request ends and is renewed."""
+EXPIRES: Final = 10.0
+"""Seconds after which an unused request ends and is renewed; a third of a lease.
+
+A frozen process cannot end its requests: while they stand they swallow what its leases give back (measured).
+"""
 FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 1.0
 """Seconds between attempts while nobody serves the consumer: doubling from the first to the longest."""

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from switchgear.bus import frames
-from switchgear.bus.consumer import ensure_consumer
+from switchgear.bus.durable import ensure_consumer
 from switchgear.bus.frames import Handed
 from switchgear.bus.pulling import Link, Pulling
 from switchgear.contract.stored import Stored
@@ -97,9 +97,14 @@ class _Pass:
             self._done.set_result(False)
 
 
-async def follow(link: Link, stream: str, after: int) -> AsyncIterator[list[Stored]]:
-    """All messages of the stream beyond the sequence, in batches; an empty one when caught up. Never ends."""
-    reader = _Reader(link, stream, after)
+async def follow(
+    link: Link, stream: str, after: int, *, filters: tuple[str, ...] = (), bodies: bool = True
+) -> AsyncIterator[list[Stored]]:
+    """The messages of the stream beyond the sequence, in batches; an empty one when caught up. Never ends.
+
+    `filters` (none: all) narrow it to subjects; without `bodies` only headers are read.
+    """
+    reader = _Reader(link, stream, after, filters, bodies=bodies)
     try:
         while True:
             yield await reader.batch()
@@ -110,9 +115,13 @@ async def follow(link: Link, stream: str, after: int) -> AsyncIterator[list[Stor
 class _Reader:
     """Keeps a consumer on the stream, and makes it again after the last message it saw when that breaks."""
 
-    def __init__(self, link: Link, stream: str, after: int) -> None:
+    def __init__(
+        self, link: Link, stream: str, after: int, filters: tuple[str, ...], *, bodies: bool
+    ) -> None:
         self._link = link
         self._stream = stream
+        self._filters = filters or (">",)
+        self._bodies = bodies
         self._last = after
         self._expected = 1
         self._held: list[Stored] = []
@@ -157,9 +166,14 @@ class _Reader:
         start: dict[str, object] = {
             "deliver_policy": "by_start_sequence",
             "opt_start_seq": self._last + 1,
+            "headers_only": not self._bodies,
         }
+        config = ephemeral(name, self._filters[0], start)
+        if len(self._filters) > 1:
+            del config["filter_subject"]
+            config["filter_subjects"] = list(self._filters)
         try:
-            info = await ensure_consumer(self._link, self._stream, ephemeral(name, ">", start))
+            info = await ensure_consumer(self._link, self._stream, config)
         except Unavailable:
             if self._link.client.is_closed:
                 raise
@@ -195,6 +209,8 @@ class _Reader:
             return
         self._expected += 1
         self._last = meta.sequence
+        if not self._bodies:
+            headers = frames.without_size(headers)
         self._held.append(stored(subject, meta, data, headers))
         self._caught_up = meta.pending == 0
         self._news.set()

@@ -21,6 +21,8 @@ GIB: Final = 1024 * limits.KIB * limits.KIB
 _NOT_FOUND: Final = 10059
 _NO_STORAGE: Final = frozenset({10023, 10047})
 _SECOND: Final = 1_000_000_000
+_DUPLICATES: Final = 120 * _SECOND
+"""How long a stream remembers the ids of messages."""
 RETRIES: Final = (0.05, 0.1, 0.2, None)
 """Seconds between attempts to create a stream that finds no room; None: the last one."""
 
@@ -40,6 +42,12 @@ class StreamSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of memory for the newest progress of running tasks."""
     progress_age: timedelta = timedelta(hours=1)
     """How long a task's last progress is kept."""
+    config_bytes: int = -1
+    """Bytes of schedules, triggers and leases; -1 for no limit: a full stream would drop its oldest documents."""
+    topic_bytes: int = GIB
+    """Bytes of durable topics; full, they refuse messages."""
+    topic_age: timedelta = timedelta(days=7)
+    """How long a topic's message is kept, read or not."""
     marker_ttl: timedelta = timedelta(seconds=60)
     """How long the mark of an expired announcement is kept, for watchers that were away."""
 
@@ -51,6 +59,8 @@ def configs(settings: StreamSettings) -> list[dict[str, Any]]:
         _timers(),
         _registry(settings),
         _progress(settings),
+        _config(settings),
+        _topics(settings),
         _blobs(settings),
     ]
     for config in found:
@@ -108,10 +118,10 @@ def _registry(settings: StreamSettings) -> dict[str, Any]:
 
 
 def _progress(settings: StreamSettings) -> dict[str, Any]:
-    """The newest progress of running tasks."""
+    """The newest progress of running tasks, and how instances died lately."""
     return {
         "name": "SG_PROGRESS",
-        "subjects": [subjects.PROGRESS_SUBJECTS],
+        "subjects": [subjects.PROGRESS_SUBJECTS, subjects.CRASH_SUBJECTS],
         "retention": "limits",
         "storage": "memory",
         "discard": "old",
@@ -119,6 +129,38 @@ def _progress(settings: StreamSettings) -> dict[str, Any]:
         "max_bytes": settings.progress_bytes,
         "max_age": int(settings.progress_age.total_seconds()) * _SECOND,
         "allow_direct": True,
+    }
+
+
+def _config(settings: StreamSettings) -> dict[str, Any]:
+    """Schedules, triggers, leases: the newest document of each subject."""
+    return {
+        "name": "SG_CONFIG",
+        "subjects": [subjects.CONFIG_SUBJECTS],
+        "retention": "limits",
+        "storage": "file",
+        "discard": "old",
+        "max_msgs_per_subject": 1,
+        "max_bytes": settings.config_bytes,
+        "allow_direct": True,
+        # The mark of a removal ends by itself, else the stream would grow with every name that ever was.
+        "allow_msg_ttl": True,
+        "duplicate_window": _DUPLICATES,
+    }
+
+
+def _topics(settings: StreamSettings) -> dict[str, Any]:
+    """Messages of durable topics, for any number of consumers."""
+    return {
+        "name": "SG_TOPICS",
+        "subjects": [subjects.TOPIC_SUBJECTS],
+        "retention": "limits",
+        "storage": "file",
+        "discard": "new",
+        "max_bytes": settings.topic_bytes,
+        "max_age": int(settings.topic_age.total_seconds()) * _SECOND,
+        "allow_msg_ttl": True,
+        "duplicate_window": _DUPLICATES,
     }
 
 
@@ -154,6 +196,19 @@ async def _ensure(asking: Asking, config: dict[str, Any]) -> None:
         await asking.api(f"STREAM.UPDATE.{name}", {**existing, **changed})
     except ApiError as error:
         raise _unfit(name, error, ", ".join(sorted(changed))) from error
+
+
+async def enlarge(asking: Asking, name: str, limit: int) -> None:
+    """Set what a stream may hold, in bytes (0: no limit). Raises ServerUnfit (no room, no such stream), Unavailable."""
+    existing = await _info(asking, name)
+    if existing is None:
+        raise ServerUnfit(
+            f"there is no stream {name}", fix="start a coordinator; it creates the streams"
+        )
+    try:
+        await asking.api(f"STREAM.UPDATE.{name}", {**existing, "max_bytes": limit or -1})
+    except ApiError as error:
+        raise _unfit(name, error, "max_bytes") from error
 
 
 async def _create(asking: Asking, config: dict[str, Any]) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from switchgear.bus import frames
-from switchgear.bus.consumer import TIMERS
+from switchgear.bus.durable import TIMERS
 from switchgear.bus.publisher import Outcome
 from switchgear.bus.pulling import Link
 

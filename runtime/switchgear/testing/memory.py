@@ -31,11 +31,12 @@ to:
 
 What it leaves out, or does otherwise:
 
-- Deduplication by Nats-Msg-Id, the other Nats-Expected headers, and the refusal of batches,
-  rollups, TTLs and schedules on the ledger: a raw header block is looked through for the two of
-  rule 1 only.
-- `$JS.API` requests, the DISCONNECT event, permissions, restarts, replicas. Streams are there from
-  the start.
+- Deduplication by Nats-Msg-Id except by `topics.publish`, the other Nats-Expected headers, and the
+  refusal of batches, rollups, TTLs and schedules on the ledger: a raw header block is looked
+  through for the two of rule 1 only. The highest age of progress and topics.
+- `$JS.API` requests, permissions, restarts, replicas. Streams are there from the start. Of the
+  DISCONNECT event there is the connection's name only.
+- A backlog's floor passes what was skipped at once; the server's may stay behind until the next ack.
 - A stored message is there for a fetch at once; the server tells its consumers a moment after its
   answer, so that a fetch straight after an append may come too early. A closed connection is gone
   at once; the server may take requests for it a moment longer.
@@ -48,16 +49,23 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from switchgear.bus.losses import lost_name
 from switchgear.bus.port import (
     Announcements,
     Blobs,
     Core,
+    Documents,
     Ledger,
+    Message,
     ServerFacts,
+    Subscription,
     Timers,
+    Topics,
     Work,
 )
-from switchgear.testing.memory_broker import MAX_PAYLOAD, MemoryBroker
+from switchgear.contract.subjects import LOSSES
+from switchgear.testing.memory_broker import MemoryBroker
+from switchgear.testing.memory_documents import MemoryDocuments, MemoryTopics
 from switchgear.testing.memory_ledger import MemoryLedger, MemoryWork
 from switchgear.testing.memory_link import Link, LoopClock
 from switchgear.testing.memory_services import (
@@ -66,6 +74,7 @@ from switchgear.testing.memory_services import (
     MemoryCore,
     MemoryTimers,
 )
+from switchgear.testing.memory_stream import MAX_PAYLOAD
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,17 +85,31 @@ __all__ = ["LoopClock", "MemoryBroker", "MemoryBus"]
 class MemoryBus:
     """One connection to a memory broker (`port.Bus`)."""
 
-    def __init__(self, broker: MemoryBroker, name: str) -> None:
-        """Connect as `name`, this connection's instance id."""
+    def __init__(self, broker: MemoryBroker, name: str, link: Link | None = None) -> None:
+        """Connect as `name`, this connection's instance id; over a `link` of the caller's, if given."""
         self.name = name
-        self.link = Link(name)
+        self.link = link or Link(name)
         self.ledger: Ledger = MemoryLedger(broker, self.link)
         self.work: Work = MemoryWork(broker, self.link)
         self.core: Core = MemoryCore(broker, self.link)
         self.announcements: Announcements = MemoryAnnouncements(broker, self.link)
         self.timers: Timers = MemoryTimers(broker, self.link)
         self.blobs: Blobs = MemoryBlobs(broker, self.link)
+        self.documents: Documents = MemoryDocuments(broker, self.link)
+        self.topics: Topics = MemoryTopics(broker, self.link)
         self._broker = broker
+
+    async def watch_losses(
+        self, receive: Callable[[str], None], *, queue: str = ""
+    ) -> Subscription:
+        """Hear the name of each connection that was closed or crashed."""
+
+        def hear(message: Message) -> None:
+            name = lost_name(message.data)
+            if name:
+                receive(name)
+
+        return await self.core.subscribe(LOSSES, hear, queue=queue)
 
     async def ensure_streams(self) -> None:
         """Do nothing: a memory broker has all its streams from the start."""

@@ -10,18 +10,23 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime, timedelta
 from random import Random
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVarTuple
 
+from switchgear.bus.losses import loss_event
 from switchgear.bus.port import Appended, Message, Refused
 from switchgear.contract import limits
-from switchgear.contract.stored import Stored, header_block
+from switchgear.contract.stored import EXPECTED, Stored, header_block
 from switchgear.contract.subjects import (
     ANNOUNCE_SUBJECTS,
+    CONFIG_SUBJECTS,
+    CRASH_SUBJECTS,
     DUE_SUBJECTS,
     LEDGER_SUBJECTS,
     LIVE_PREFIX,
+    LOSSES,
     PROGRESS_SUBJECTS,
     TIMER_SUBJECTS,
+    TOPIC_SUBJECTS,
 )
 from switchgear.errors import UsageError
 from switchgear.testing.memory_consumer import (
@@ -33,19 +38,27 @@ from switchgear.testing.memory_consumer import (
 )
 from switchgear.testing.memory_core import Interests
 from switchgear.testing.memory_link import Link, LoopClock
-from switchgear.testing.memory_stream import Stream, matches, timestamp, with_headers
+from switchgear.testing.memory_stream import (
+    MESSAGE_ID,
+    Stream,
+    matches,
+    timestamp,
+    with_headers,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from switchgear.clock import Clock
 
+Args = TypeVarTuple("Args")
+
 MAX_ACK_PENDING = 5000
 """Deliveries of one consumer that may be unsettled, over all who share it; as in `bus/`."""
-MAX_PAYLOAD = 1024 * limits.KIB
-"""Bytes of a message, headers included: nats-server's default."""
 MARKER_TTL = timedelta(seconds=60)
-"""How long the registry keeps the mark of an announcement that ended."""
+"""How long the mark of an announcement that ended, or a removed document, is kept."""
+DUPLICATES = timedelta(minutes=2)
+"""How long a topic's message with the same id is a repeat."""
 
 
 class Linked(Protocol):
@@ -69,19 +82,24 @@ class MemoryBroker:
         intake_ack_wait: timedelta = limits.INTAKE_ACK_WAIT,
         max_ack_pending: int = MAX_ACK_PENDING,
         ledger_max_bytes: int | None = None,
+        topics_max_bytes: int | None = None,
     ) -> None:
         """Create an empty broker with all its streams.
 
         `clock` gives store times and when timers are due; without one the time of day runs with the
         event loop's clock. `seed` decides who of a queue group gets a message.
         `max_ack_pending` bounds what a lane or an intake has handed out and nobody settled. Above
-        `ledger_max_bytes` the ledger is full (None: never).
+        `ledger_max_bytes` the ledger is full (None: never), and so are the topics.
         """
         self.clock = clock or LoopClock()
         self.ledger = Stream("SG_LEDGER", self.clock, max_bytes=ledger_max_bytes)
         self.timers = Stream("SG_TIMERS", self.clock)
         self.registry = Stream("SG_REGISTRY", self.clock, newest_only=True)
         self.progress = Stream("SG_PROGRESS", self.clock, newest_only=True)
+        self.config = Stream("SG_CONFIG", self.clock, newest_only=True)
+        self.topics = Stream(
+            "SG_TOPICS", self.clock, max_bytes=topics_max_bytes, remembers_ids=DUPLICATES
+        )
         self.interests = Interests(Random(seed))  # noqa: S311 - repeatable on purpose
         self.blobs: dict[str, bytes] = {}
         self.lane_ack_wait = lane_ack_wait
@@ -96,12 +114,21 @@ class MemoryBroker:
             (DUE_SUBJECTS, self.timers),
             (ANNOUNCE_SUBJECTS, self.registry),
             (PROGRESS_SUBJECTS, self.progress),
+            (CRASH_SUBJECTS, self.progress),
+            (CONFIG_SUBJECTS, self.config),
+            (TOPIC_SUBJECTS, self.topics),
         )
 
     def leave(self, link: Link) -> None:
-        """End a connection: its interests vanish, what it holds stays unsettled till `ack_wait`."""
+        """End a connection: its interests vanish, what it holds stays unsettled till `ack_wait`.
+
+        The others hear of it, as by the server's DISCONNECT event.
+        """
+        if not link.alive:
+            return
         link.drop()
         self.interests.drop(link)
+        self.interests.send(Message(LOSSES, loss_event(link.name), "", b""))
 
     def crash(self, bus: Linked) -> None:
         """Let a bus die at once, as a killed process does.
@@ -134,14 +161,21 @@ class MemoryBroker:
         return heard + 1
 
     def ensure_consumer(
-        self, stream: Stream, name: str, filters: tuple[str, ...], *, lane: bool = False
+        self,
+        stream: Stream,
+        name: str,
+        filters: tuple[str, ...],
+        *,
+        lane: bool = False,
+        start: int | None = None,
     ) -> None:
-        """Create a durable consumer from the first message on, or give it these filters."""
+        """Create a durable consumer from `start` (None: the first) on, or give it these filters."""
         settings = ConsumerSettings(
             filters=filters,
             ack_wait=self.lane_ack_wait if lane else self.intake_ack_wait,
             max_ack_pending=self._max_ack_pending,
             ack_removes=stream is self.timers,
+            start=start or 1,
         )
         key = (stream.name, name)
         if key in self._consumers:
@@ -155,6 +189,13 @@ class MemoryBroker:
         """The durable consumer of this name."""
         return self._consumers.get((stream.name, name))
 
+    def remove_consumer(self, stream: Stream, name: str) -> None:
+        """Delete a durable consumer; pulls that wait on it wait for the next one of its name."""
+        consumer = self._consumers.pop((stream.name, name), None)
+        if consumer is not None:
+            for waiting in consumer.remove():
+                self.pull(stream, name, waiting)
+
     def consumer_names(self) -> list[str]:
         """Names of all consumers of the ledger."""
         return [name for stream, name in self._consumers if stream == self.ledger.name]
@@ -164,7 +205,7 @@ class MemoryBroker:
         consumer = self.consumer(stream, name)
         if consumer is None:
             early = self._early.get((stream.name, name), [])
-            still = [each for each in early if not each.gone]
+            still = [each for each in early if not each.gone and each is not waiting]
             self._early[stream.name, name] = [*still, waiting]
         else:
             consumer.pull(waiting)
@@ -190,7 +231,7 @@ class MemoryBroker:
         seconds = max(1, -(-ttl // timedelta(seconds=1)))
         headers = header_block({"Nats-TTL": f"{seconds}s"})
         self._store(self.registry, subject, headers, data)
-        self._later(subject, timedelta(seconds=seconds), self._end_announcement, "MaxAge")
+        self._later(subject, timedelta(seconds=seconds), self._end_announcement, subject, "MaxAge")
 
     def withdraw(self, subject: str) -> None:
         """End an announcement now; the mark is left even where there was none."""
@@ -202,17 +243,58 @@ class MemoryBroker:
         seconds = MARKER_TTL // timedelta(seconds=1)
         headers = {"Nats-Marker-Reason": reason, "Nats-TTL": f"{seconds}s", "Nats-Rollup": "sub"}
         self._store(self.registry, subject, header_block(headers), b"")
-        self._later(subject, MARKER_TTL, self._forget_announcement, reason)
+        self._later(subject, MARKER_TTL, self._forget, self.registry, subject)
 
-    def _forget_announcement(self, subject: str, _reason: str) -> None:
+    def keep(self, subject: str, data: bytes, expect: int | None) -> Appended | Refused:
+        """Store a document, or without data the mark of its removal, which ends by itself."""
+        newest = self.config.newest(subject)
+        if expect == 0 and newest is not None and not newest.data:
+            expect = newest.sequence
+        headers = {} if expect is None else {EXPECTED: str(expect)}
+        if not data:
+            headers |= {
+                "Nats-Marker-Reason": "Remove",
+                "Nats-TTL": f"{MARKER_TTL // timedelta(seconds=1)}s",
+            }
+        outcome = self.store(subject, header_block(headers), data)
+        if isinstance(outcome, Appended):
+            self._cancel(subject)
+            if not data:
+                self._later(subject, MARKER_TTL, self._forget, self.config, subject)
+        return outcome
+
+    def tell(self, subject: str, data: bytes, name: str, ttl: timedelta | None) -> bool:
+        """Store a topic's message, which ends after `ttl`; False: one of this name is there.
+
+        Raises Unavailable when full.
+        """
+        headers = {MESSAGE_ID: name}
+        if ttl is not None:
+            ttl = timedelta(seconds=max(1, -(-ttl // timedelta(seconds=1))))
+            headers["Nats-TTL"] = f"{ttl // timedelta(seconds=1)}s"
+        block = header_block(headers)
+        if self.topics.is_repeat(block):
+            self.interests.send(Message(subject, data, "", block))
+            return False
+        outcome = self.store(subject, block, data)
+        if ttl is not None and isinstance(outcome, Appended):
+            loop = asyncio.get_running_loop()
+            loop.call_later(ttl.total_seconds(), self.topics.remove, outcome.sequence)
+        return True
+
+    def _forget(self, stream: Stream, subject: str) -> None:
         self._running.pop(subject, None)
-        self.registry.purge(subject)
+        stream.purge(subject)
 
     def _later(
-        self, subject: str, wait: timedelta, callback: Callable[[str, str], None], reason: str
+        self,
+        subject: str,
+        wait: timedelta,
+        callback: Callable[[*Args], None],
+        *args: *Args,
     ) -> None:
         loop = asyncio.get_running_loop()
-        self._running[subject] = loop.call_later(wait.total_seconds(), callback, subject, reason)
+        self._running[subject] = loop.call_later(wait.total_seconds(), callback, *args)
 
     def _cancel(self, subject: str) -> None:
         running = self._running.pop(subject, None)

@@ -15,11 +15,10 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from switchgear.testing.memory_stream import Stream, matches
+from switchgear.bus.port import Backlog
+from switchgear.testing.memory_stream import Stream, any_matches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from switchgear.contract.stored import Stored
     from switchgear.testing.memory_link import Link
 
@@ -38,6 +37,8 @@ class ConsumerSettings(NamedTuple):
     """Unsettled messages at which nothing new is handed over."""
     ack_removes: bool
     """Whether the stream drops what is acked (work queue retention)."""
+    start: int = 1
+    """The first sequence that it hands over; fixed by whoever creates it."""
 
 
 class AckSubject(NamedTuple):
@@ -118,8 +119,8 @@ class Pull:
 
     @property
     def gone(self) -> bool:
-        """Whether nobody waits in it any more."""
-        return self.ended or not self.link.alive
+        """Whether nobody waits in it any more; whoever hung asks anew."""
+        return self.ended or not self.link.alive or self.link.stalled
 
     def end(self) -> None:
         """Take nothing more; what was handed to it is still on its way."""
@@ -139,7 +140,7 @@ class Consumer:
         self.name = name
         self.settings = settings
         self._stream = stream
-        self._position = 0
+        self._position = max(0, settings.start - 1)
         self._handed = 0
         self._deadlines: dict[int, float] = {}
         self._counts: dict[int, int] = {}
@@ -148,11 +149,28 @@ class Consumer:
         self._pumping = False
         self._timer: asyncio.TimerHandle | None = None
         stream.heard.append(self._heard)
+        stream.lost.append(self._done)
 
     @property
     def unsettled(self) -> int:
         """Messages that were handed over and not settled."""
         return len(self._deadlines)
+
+    @property
+    def backlog(self) -> Backlog:
+        """What is before it; the floor lies directly below the oldest unsettled message."""
+        pending = sum(self._covers(stored) for stored in self._stream.beyond(self._position))
+        floor = min(self._deadlines, default=self._position + 1) - 1
+        return Backlog(pending, len(self._deadlines), floor)
+
+    def remove(self) -> list[Pull]:
+        """End it; returns the pulls that waited."""
+        self._stream.heard.remove(self._heard)
+        self._stream.lost.remove(self._done)
+        if self._timer is not None:
+            self._timer.cancel()
+        waited, self._waiting = list(self._waiting), deque()
+        return waited
 
     def pull(self, waiting: Pull) -> None:
         """Let a pull wait; it takes its turn behind those that wait already."""
@@ -236,7 +254,7 @@ class Consumer:
         return Handed(stored, count, f"{ACK_PREFIX}{place}.{stored.time_ns}.0")
 
     def _covers(self, stored: Stored) -> bool:
-        return _any_matches(self.settings.filters, stored.subject)
+        return any_matches(self.settings.filters, stored.subject)
 
     def _heard(self, stored: Stored) -> None:
         if self._waiting and self._covers(stored):
@@ -284,7 +302,3 @@ class Consumer:
         later = [deadline for deadline in running.values() if deadline > now]
         if later:
             self._expire_at(min(later))
-
-
-def _any_matches(filters: Iterable[str], subject: str) -> bool:
-    return any(matches(subject_filter, subject) for subject_filter in filters)

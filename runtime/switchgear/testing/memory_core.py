@@ -33,7 +33,8 @@ class Interests:
     def __init__(self, dice: Random) -> None:
         """`dice` choose among the members of a queue group."""
         self._dice = dice
-        self._all: list[Interest] = []
+        self._of_head: dict[str, list[Interest]] = {}
+        """By the first two tokens of their filters, which all subjects of the protocol spell out."""
         self._inboxes = count(1)
 
     def inbox(self) -> str:
@@ -42,20 +43,23 @@ class Interests:
 
     def add(self, interest: Interest) -> None:
         """Begin to listen."""
-        self._all.append(interest)
+        self._of_head.setdefault(_head(interest.subject_filter), []).append(interest)
 
     def remove(self, interest: Interest) -> None:
         """Stop listening; what is on its way still arrives."""
-        if interest in self._all:
-            self._all.remove(interest)
+        found = self._of_head.get(_head(interest.subject_filter), [])
+        if interest in found:
+            found.remove(interest)
 
     def drop(self, link: Link) -> None:
         """Forget a connection that has died."""
-        self._all = [interest for interest in self._all if interest.link is not link]
+        for head, found in self._of_head.items():
+            self._of_head[head] = [interest for interest in found if interest.link is not link]
 
     def send(self, message: Message) -> int:
         """Send to every listener and to one member of each queue group; returns how many get it."""
-        hit = [each for each in self._all if matches(each.subject_filter, message.subject)]
+        near = [*self._of_head.get(_head(message.subject), ()), *self._of_head.get("", ())]
+        hit = [each for each in near if matches(each.subject_filter, message.subject)]
         chosen = [each for each in hit if not each.queue]
         groups: dict[str, list[Interest]] = {}
         for each in hit:
@@ -65,3 +69,9 @@ class Interests:
         for each in chosen:
             each.link.call(each.receive, message)
         return len(chosen)
+
+
+def _head(subject: str) -> str:
+    """The first two tokens; empty where they are not spelled out."""
+    head = ".".join(subject.split(".", 2)[:2])
+    return "" if "*" in head or ">" in head else head

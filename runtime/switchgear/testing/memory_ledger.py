@@ -5,16 +5,17 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from switchgear.bus.port import Room
 from switchgear.contract.stored import Stored, expect_headers, header_block
 from switchgear.contract.subjects import lane_consumer, lane_filter, parse_lane
-from switchgear.errors import NotFound, OutcomeUnknown, ProtocolError, Unavailable
-from switchgear.testing.memory_broker import MAX_PAYLOAD
+from switchgear.errors import NotFound, OutcomeUnknown, Unavailable, UsageError
 from switchgear.testing.memory_consumer import Handed, MemoryDelivery, Pull
+from switchgear.testing.memory_stream import any_matches, check_message
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
-    from switchgear.bus.port import Appended, Delivery, Refused
+    from switchgear.bus.port import Appended, Backlog, Delivery, Refused, Source
     from switchgear.testing.memory_broker import MemoryBroker
     from switchgear.testing.memory_link import Link
     from switchgear.testing.memory_stream import Stream
@@ -39,11 +40,7 @@ class MemoryLedger:
         dies before the answer. At once: ProtocolError SG1103 (too large), SG1107 (bad subject).
         """
         block = header_block(expect_headers(expect, scope))
-        if len(block) + len(body) > MAX_PAYLOAD:
-            what = f"a message of {len(block) + len(body)} bytes on {subject}"
-            raise ProtocolError(what, code="SG1103", why=f"the broker takes {MAX_PAYLOAD}")
-        if not subject.isascii() or not subject.isprintable() or " " in subject or not subject:
-            raise ProtocolError(f"{subject[:200]!r} cannot be a subject", code="SG1107")
+        check_message(subject, len(block) + len(body))
         if not self._link.alive:
             return self._link.promise(Unavailable)
         try:
@@ -71,17 +68,23 @@ class MemoryLedger:
         await self._link.turn()
         return self._broker.ledger.under(scope)
 
-    async def follow(self, after: int) -> AsyncIterator[list[Stored]]:
+    async def follow(
+        self, after: int, *, filters: Iterable[str] = (), bodies: bool = True
+    ) -> AsyncIterator[list[Stored]]:
         """All entries beyond this sequence, in batches; an empty one whenever caught up."""
         stream = self._broker.ledger
+        wanted = tuple(filters) or (">",)
+        told = False
         while True:
             await self._link.turn()
-            batch = list(islice(stream.beyond(after), FOLLOW_BATCH))
+            found = (one for one in stream.beyond(after) if any_matches(wanted, one.subject))
+            batch = list(islice(found, FOLLOW_BATCH))
             seen = stream.last_sequence
-            yield batch
-            if batch:
-                after = batch[-1].sequence
-            elif stream.last_sequence == seen:
+            after = batch[-1].sequence if batch else max(after, seen)
+            if batch or not told:
+                told = not batch
+                yield batch if bodies else [one._replace(data=b"") for one in batch]
+            if not batch and stream.last_sequence == seen:
                 waiter = self._link.promise()
                 stream.on_growth(waiter)
                 await waiter
@@ -90,6 +93,33 @@ class MemoryLedger:
         """The stream's last sequence."""
         await self._link.turn()
         return self._broker.ledger.last_sequence
+
+    async def first_sequence(self) -> int:
+        """The sequence of the oldest entry; last + 1 of an empty ledger."""
+        await self._link.turn()
+        return self._broker.ledger.first_sequence
+
+    async def count(self, subject_filter: str) -> int:
+        """How many subjects match."""
+        await self._link.turn()
+        return self._broker.ledger.count(subject_filter)
+
+    async def delete(self, sequence: int) -> bool:
+        """Delete one entry: the scope's last sequence falls back where it was the newest."""
+        await self._link.turn()
+        there = self._broker.ledger.get(sequence) is not None
+        self._broker.ledger.remove(sequence)
+        return there
+
+    async def room(self) -> Room:
+        """How full the ledger is."""
+        await self._link.turn()
+        return Room(self._broker.ledger.bytes, self._broker.ledger.max_bytes or 0)
+
+    async def enlarge(self, limit: int) -> None:
+        """Set the limit in bytes; 0 for none."""
+        await self._link.turn()
+        self._broker.ledger.max_bytes = limit or None
 
 
 class MemoryPulls:
@@ -113,12 +143,25 @@ class MemoryWork:
         self._broker = broker
         self._link = link
 
-    async def ensure_lane(self, capability: str, pool: str, priority: str) -> None:
+    async def ensure_lane(
+        self, capability: str, pool: str, priority: str, *, start: int | None = None
+    ) -> None:
         """Create the lane's consumer if it is missing."""
         await self._link.turn()
         name = lane_consumer(capability, pool, priority)
         filters = (lane_filter(capability, pool, priority),)
-        self._broker.ensure_consumer(self._broker.ledger, name, filters, lane=True)
+        self._broker.ensure_consumer(self._broker.ledger, name, filters, lane=True, start=start)
+
+    async def backlog(self, name: str, *, source: Source = "ledger") -> Backlog | None:
+        """What the consumer has before it; None where there is none."""
+        await self._link.turn()
+        consumer = self._broker.consumer(self._stream(source), name)
+        return None if consumer is None else consumer.backlog
+
+    async def remove(self, name: str, *, source: Source = "ledger") -> None:
+        """Delete the consumer; who consumes it waits for the next one of its name."""
+        await self._link.turn()
+        self._broker.remove_consumer(self._stream(source), name)
 
     async def lanes(self) -> list[str]:
         """Names of all lanes' consumers."""
@@ -126,11 +169,20 @@ class MemoryWork:
         return [name for name in self._broker.consumer_names() if parse_lane(name)]
 
     async def ensure_intake(
-        self, name: str, filters: Iterable[str], *, timers: bool = False
+        self,
+        name: str,
+        filters: Iterable[str],
+        *,
+        source: Source = "ledger",
+        start: int | None = None,
     ) -> None:
-        """Create a durable intake on the ledger, or on the timers' stream."""
+        """Create a durable intake. Raises UsageError for a start on the timers' stream."""
+        if source == "timers" and start is not None:
+            raise UsageError(
+                "an intake of the timers has no start", why="what is acked leaves their stream"
+            )
         await self._link.turn()
-        self._broker.ensure_consumer(self._stream(timers=timers), name, tuple(filters))
+        self._broker.ensure_consumer(self._stream(source), name, tuple(filters), start=start)
 
     async def fetch(self, lane: str, batch: int) -> list[Delivery]:
         """Up to `batch` messages that are there now. Raises NotFound: no such consumer."""
@@ -139,7 +191,8 @@ class MemoryWork:
         consumer = self._broker.consumer(self._broker.ledger, lane)
         if consumer is None:
             raise NotFound(f"no consumer {lane}", fix="start a coordinator: it creates the lanes")
-        return [self._delivery(handed, _nothing) for handed in consumer.take(batch)]
+        taken = [] if self._link.stalled else consumer.take(batch)
+        return [self._delivery(handed, _nothing) for handed in taken]
 
     def wait(
         self, lanes: Iterable[str], batch: int, receive: Callable[[Delivery], None]
@@ -161,14 +214,20 @@ class MemoryWork:
         receive: Callable[[Delivery], None],
         *,
         in_flight: int,
-        timers: bool = False,
+        source: Source = "ledger",
     ) -> MemoryPulls:
         """Everything the intake has, at most `in_flight` deliveries unsettled at a time."""
-        stream = self._stream(timers=timers)
+        stream = self._stream(source)
 
         def settled() -> None:
             consumer = self._broker.consumer(stream, name)
-            if consumer is not None and not pull.ended:
+            if pull.ended:
+                return
+            if consumer is None:
+                # It waits for the next one of this name.
+                pull.wants += 1
+                self._broker.pull(stream, name, pull)
+            else:
                 consumer.renew(pull)
 
         def hand_over(handed: Handed) -> None:
@@ -183,14 +242,15 @@ class MemoryWork:
         self._broker.pull(stream, name, pull)
         return MemoryPulls(self._link, [pull])
 
-    def _stream(self, *, timers: bool) -> Stream:
-        return self._broker.timers if timers else self._broker.ledger
+    def _stream(self, source: Source) -> Stream:
+        broker = self._broker
+        return {"ledger": broker.ledger, "timers": broker.timers, "topics": broker.topics}[source]
 
     def _delivery(self, handed: Handed, settled: Callable[[], None]) -> Delivery:
         return MemoryDelivery(handed, self._publish, settled)
 
     def _publish(self, subject: str, data: bytes) -> None:
-        if self._link.alive:
+        if self._link.alive and not self._link.stalled:
             self._broker.publish(subject, data)
 
 

@@ -27,6 +27,8 @@ class Link:
     def __init__(self, name: str) -> None:
         self.name = name
         self.alive = True
+        self.stalled = False
+        """Its process hangs: it is handed nothing, and settles nothing."""
         self._open: dict[asyncio.Future[Any], Callable[[str], SwitchgearError]] = {}
 
     def call(self, callback: Callable[[*Args], None], *args: *Args) -> None:

@@ -11,6 +11,7 @@ from switchgear.contract import limits
 from switchgear.contract.stored import header_block
 from switchgear.errors import NotFound, ProtocolError, Unavailable, UsageError
 from switchgear.testing.memory_core import Interest
+from switchgear.testing.memory_watch import MemoryWatch, begin_watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,6 +62,12 @@ class MemoryCore:
         self._broker.interests.add(interest)
         return MemorySubscription(self._broker, self._link, interest)
 
+    async def newest(self, subject: str) -> bytes | None:
+        """The newest progress on this subject."""
+        await self._link.turn()
+        found = self._broker.progress.newest(subject)
+        return None if found is None else found.data
+
 
 class MemorySubscription:
     """A running subscription (`port.Subscription`)."""
@@ -97,44 +104,12 @@ class MemoryAnnouncements:
 
     async def watch(self, receive: Callable[[Announced], None]) -> MemoryWatch:
         """What is there now, then every change; returns when what was there has been received."""
-        await self._link.turn()
-        watch = MemoryWatch(self._broker, self._link, receive)
-        try:
-            await self._link.turn()
-        except BaseException:
-            # Whoever gave up in this turn has no handle to end the watch with.
-            watch.stop()
-            raise
-        return watch
 
+        def hear(stored: Stored) -> None:
+            data = stored.data or None
+            receive(Announced(stored.subject, data, stored.time_ns, stored.sequence))
 
-class MemoryWatch:
-    """A running watch of the registry (`port.Consuming`)."""
-
-    def __init__(
-        self, broker: MemoryBroker, link: Link, receive: Callable[[Announced], None]
-    ) -> None:
-        self._broker = broker
-        self._link = link
-        self._receive = receive
-        for stored in broker.registry.beyond(0):
-            if stored.data:
-                self._heard(stored)
-        broker.registry.heard.append(self._heard)
-
-    def stop(self) -> None:
-        """Hear of nothing that is stored from now on."""
-        if self._heard in self._broker.registry.heard:
-            self._broker.registry.heard.remove(self._heard)
-
-    async def end(self) -> None:
-        """Stop watching; what was stored before has been received when this returns."""
-        self.stop()
-        await self._link.settle()
-
-    def _heard(self, stored: Stored) -> None:
-        change = Announced(stored.subject, stored.data or None, stored.time_ns, stored.sequence)
-        self._link.call(self._receive, change)
+        return await begin_watch(self._broker.registry, ">", self._link, hear)
 
 
 class MemoryTimers:

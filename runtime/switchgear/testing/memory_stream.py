@@ -13,8 +13,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from switchgear.bus.port import Refused
+from switchgear.contract import limits
 from switchgear.contract.stored import EXPECTED, EXPECTED_SCOPE, Stored
-from switchgear.errors import Unavailable, UsageError
+from switchgear.errors import ProtocolError, Unavailable, UsageError
 
 if TYPE_CHECKING:
     import asyncio
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
     from switchgear.clock import Clock
 
+MESSAGE_ID = "Nats-Msg-Id"
+MAX_PAYLOAD = 1024 * limits.KIB
+"""Bytes of a message, headers included: nats-server's default."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FULL_RETRY = 1.0
 """Seconds after which an append to a full stream may be tried again."""
@@ -45,6 +49,20 @@ def _pattern(subject_filter: str) -> re.Pattern[str]:
 def matches(subject_filter: str, subject: str) -> bool:
     """Whether the filter (`*`: one token, a last `>`: one or more) covers the subject."""
     return _pattern(subject_filter).fullmatch(subject) is not None
+
+
+def any_matches(filters: Iterable[str], subject: str) -> bool:
+    """Whether one of the filters covers the subject."""
+    return any(matches(subject_filter, subject) for subject_filter in filters)
+
+
+def check_message(subject: str, size: int) -> None:
+    """What every publish of `bus/` checks. Raises ProtocolError SG1103 (too large), SG1107."""
+    if size > MAX_PAYLOAD:
+        what = f"a message of {size} bytes on {subject}"
+        raise ProtocolError(what, code="SG1103", why=f"the broker takes {MAX_PAYLOAD}")
+    if not subject.isascii() or not subject.isprintable() or " " in subject or not subject:
+        raise ProtocolError(f"{subject[:200]!r} cannot be a subject", code="SG1107")
 
 
 def header_value(block: bytes, name: str) -> bytes:
@@ -95,23 +113,28 @@ class Stream:
         *,
         newest_only: bool = False,
         max_bytes: int | None = None,
+        remembers_ids: timedelta = timedelta(),
     ) -> None:
         """Create an empty stream.
 
         `newest_only` keeps one message per subject; above `max_bytes` it refuses appends (None:
-        never).
+        never). `remembers_ids`: how long a message with the same Nats-Msg-Id is a repeat.
         """
         self.name = name
         self.last_sequence = 0
         self.heard: list[Callable[[Stored], None]] = []
         """Called with each message as it is stored."""
+        self.lost: list[Callable[[int], None]] = []
+        """Called with the sequence of each message that is deleted."""
+        self.max_bytes = max_bytes
+        self.bytes = 0
         self._clock = clock
         self._newest_only = newest_only
-        self._max_bytes = max_bytes
-        self._bytes = 0
         self._messages: dict[int, Stored] = {}
         self._of_subject: dict[str, list[int]] = {}
         self._of_task: dict[str, list[int]] = {}
+        self._remembers_ids = remembers_ids
+        self._ids: dict[bytes, datetime] = {}
         self._waiters: list[asyncio.Future[None]] = []
 
     def check(self, subject: str, headers: bytes) -> Refused | None:
@@ -131,26 +154,49 @@ class Stream:
         last = 0 if newest is None else newest.sequence
         return None if last == _number(number) else Refused(last)
 
+    def is_repeat(self, headers: bytes) -> bool:
+        """Whether a message with this Nats-Msg-Id was stored a short while ago."""
+        now = self._clock.now()
+        # In the order of storing, so the oldest are first.
+        for name, at in list(self._ids.items()):
+            if now - at < self._remembers_ids:
+                break
+            del self._ids[name]
+        return header_value(headers, MESSAGE_ID) in self._ids
+
     def append(self, subject: str, headers: bytes, data: bytes) -> Stored:
         """Store a message, whatever its headers say. Raises Unavailable when the stream is full."""
         size = _OVERHEAD + len(subject) + len(headers) + len(data)
-        if self._max_bytes is not None and self._bytes + size > self._max_bytes:
+        if self.max_bytes is not None and self.bytes + size > self.max_bytes:
             raise Unavailable(
                 f"the stream {self.name} is full",
                 fix="wait until finished tasks have been deleted, or raise the stream's max_bytes",
                 retry_after=FULL_RETRY,
+                full=True,
             )
         if self._newest_only:
             self.purge(subject)
         self.last_sequence += 1
         time_ns = (self._clock.now() - EPOCH) // timedelta(microseconds=1) * 1000
         stored = Stored(subject, self.last_sequence, time_ns, headers, data)
-        self._bytes += size
+        self.bytes += size
+        message_id = header_value(headers, MESSAGE_ID)
+        if self._remembers_ids and message_id:
+            self._ids[message_id] = self._clock.now()
         self._messages[stored.sequence] = stored
         self._of_subject.setdefault(subject, []).append(stored.sequence)
         self._of_task.setdefault(_task(subject), []).append(stored.sequence)
         self._tell(stored)
         return stored
+
+    @property
+    def first_sequence(self) -> int:
+        """The sequence of the oldest message; the next one to be given where there is none."""
+        return next(iter(self._messages), self.last_sequence + 1)
+
+    def count(self, subject_filter: str) -> int:
+        """How many subjects the filter covers."""
+        return sum(matches(subject_filter, subject) for subject in self._of_subject)
 
     def get(self, sequence: int) -> Stored | None:
         """The message with this sequence, if it is still there."""
@@ -184,7 +230,7 @@ class Stream:
         stored = self._messages.pop(sequence, None)
         if stored is None:
             return
-        self._bytes -= _OVERHEAD + len(stored.subject) + len(stored.headers) + len(stored.data)
+        self.bytes -= _OVERHEAD + len(stored.subject) + len(stored.headers) + len(stored.data)
         for index, key in (
             (self._of_subject, stored.subject),
             (self._of_task, _task(stored.subject)),
@@ -192,6 +238,8 @@ class Stream:
             index[key].remove(sequence)
             if not index[key]:
                 del index[key]
+        for lost in list(self.lost):
+            lost(sequence)
 
     def purge(self, subject: str) -> None:
         """Delete all messages of exactly this subject."""

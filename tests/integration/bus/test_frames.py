@@ -81,6 +81,25 @@ def test_republished_message_is_read_like_a_direct_get() -> None:
     assert wanted == frames.appended(block, "S")
 
 
+@pytest.mark.parametrize(
+    ("block", "wanted"),
+    [
+        (b"NATS/1.0\r\nNats-Msg-Size: 9\r\n\r\n", b""),
+        (b"NATS/1.0\r\nX: y\r\nNats-Msg-Size: 9\r\n\r\n", b"NATS/1.0\r\nX: y\r\n\r\n"),
+        (
+            b"NATS/1.0\r\nNats-Msg-Size: 1\r\nNats-Msg-Size: 9\r\n\r\n",
+            b"NATS/1.0\r\nNats-Msg-Size: 1\r\n\r\n",
+        ),
+        (b"NATS/1.0\r\nX: cut ofNats-Msg-Size: 9\r\n\r\n", b""),
+        (b"NATS/1.0\r\nX: y\r\n\r\n", b"NATS/1.0\r\nX: y\r\n\r\n"),
+        (b"", b""),
+    ],
+    ids=["alone", "last", "twice", "cut off", "none", "nothing"],
+)
+def test_size_of_a_body_that_was_left_out_is_cut_off(block: bytes, wanted: bytes) -> None:
+    assert wanted == frames.without_size(block)
+
+
 def test_statuses_are_read() -> None:
     block = b"NATS/1.0 408 Request Timeout\r\nNats-Pending-Messages: 12\r\n\r\n"
     assert (

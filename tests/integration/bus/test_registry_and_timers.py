@@ -107,14 +107,14 @@ async def test_ended_watch_hears_nothing_more(own_bus: NatsBus) -> None:
 
 async def due(bus: NatsBus) -> tuple[list[port.Delivery], port.Consuming]:
     """What becomes due, acked."""
-    await bus.work.ensure_intake("due", ["sg.due.>"], timers=True)
+    await bus.work.ensure_intake("due", ["sg.due.>"], source="timers")
     heard: list[port.Delivery] = []
 
     def take(delivery: port.Delivery) -> None:
         heard.append(delivery)
         delivery.ack()
 
-    return heard, bus.work.consume("due", take, in_flight=50, timers=True)
+    return heard, bus.work.consume("due", take, in_flight=50, source="timers")
 
 
 async def test_timer_comes_at_its_time_and_never_early(own_bus: NatsBus, scope: str) -> None:

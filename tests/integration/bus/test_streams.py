@@ -48,10 +48,30 @@ async def test_streams_have_the_settings_of_the_protocol(own_bus: NatsBus) -> No
             "subject_delete_marker_ttl": 60 * 10**9,
         },
         "SG_PROGRESS": {
-            "subjects": ["sg.progress.>"],
+            "subjects": ["sg.progress.>", "sg.crash.>"],
             "storage": "memory",
             "max_msgs_per_subject": 1,
             "max_age": 3600 * 10**9,
+        },
+        "SG_CONFIG": {
+            "subjects": ["sg.config.>"],
+            "storage": "file",
+            "retention": "limits",
+            "discard": "old",
+            "max_msgs_per_subject": 1,
+            "max_bytes": -1,
+            "allow_direct": True,
+            "allow_msg_ttl": True,
+        },
+        "SG_TOPICS": {
+            "subjects": ["sg.topic.>"],
+            "storage": "file",
+            "retention": "limits",
+            "discard": "new",
+            "max_bytes": 1024 * MIB,
+            "max_age": 7 * 86_400 * 10**9,
+            "allow_msg_ttl": True,
+            "duplicate_window": 120 * 10**9,
         },
         "OBJ_SG_BLOBS": {"storage": "file", "allow_rollup_hdrs": True, "discard": "new"},
     }
@@ -69,7 +89,7 @@ async def test_many_replicas_at_once_make_one_set_of_streams(private_server: Sta
     buses = [await connect(url) for _ in range(6)]
     await asyncio.gather(*[bus.ensure_streams() for bus in buses])
     info = await buses[0].link.asking.api("INFO")
-    assert info["streams"] == 5
+    assert info["streams"] == 7
     for bus in buses:
         await bus.close()
 
