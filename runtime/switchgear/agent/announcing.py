@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import platform
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from switchgear.agent import crash_reporter
 from switchgear.agent.schemas import offer
 from switchgear.bus import micro
 from switchgear.contract import codec, limits, subjects
@@ -159,7 +159,7 @@ class Announcer:
             busy=busy,
             draining=self.draining,
             host=platform.node(),
-            process=os.getpid(),
+            process=crash_reporter.process_id(),
             sdk=SDK,
         )
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Literal, TypedDict
+from typing import Literal, Protocol, TypedDict
 
-from switchgear import ids
+from switchgear import crashpoint, ids
 from switchgear.bus.port import Appended, Bus, Delivery, Refused
 from switchgear.clock import Clock
-from switchgear.contract import codec, entries, subjects
-from switchgear.contract.values import Failure, State, Status
+from switchgear.contract import codec, entries, limits, subjects
+from switchgear.contract.values import Awaited, Failure, State, Status
 from switchgear.errors import Unavailable
 from switchgear.lifecycle import holding
 from switchgear.lifecycle.history import History, fold
+from switchgear.tasks.payload import Payload
 from switchgear.tasks.voids import log_voids
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 How = Literal["released", "alive", "crash"]
 """How a task came to its next holder (rule 9)."""
 
+_LEGAL_CANCELLING = ("cancelled", "expired", "released")
 TRIES = 100
 """Refusals of one entry in a row before the attempt gives the task up to its lease."""
 
@@ -33,6 +35,19 @@ class Lost(Exception):
 
 class CancelledMeanwhile(Exception):
     """The task is being cancelled: end it so instead."""
+
+
+class Suspended(Exception):
+    """The task waits in the ledger: its handler is to leave, and nothing more is appended."""
+
+
+class Waiting(Protocol):
+    """What the calls of a handler wait for."""
+
+    @property
+    def any(self) -> bool:
+        """Whether one of them waits."""
+        ...
 
 
 class Common(TypedDict):
@@ -71,7 +86,8 @@ class Attempt:
         self.valid = delivery.stored.sequence
         self.failures = dispatched.status.failures
         self.started = clock.now()
-        self.moved = asyncio.get_running_loop().time()
+        self._loop = asyncio.get_running_loop()
+        self.moved = self._loop.time()
         """Event loop time of the last sign of progress."""
         self.running: asyncio.Task[None] | None = None
         self.cancel_reason: str | None = None
@@ -79,10 +95,37 @@ class Attempt:
         self.settling = False
         """The handler has left; what came of it is being appended, and not to be interrupted."""
         self.lost = False
+        self.suspended = False
+        """`waiting` is stored: the handler is to leave, and whatever it still does counts for nothing."""
+        self.stalled = False
+        """It showed no progress for too long: it is being stopped, and no longer counts as running here."""
+        self.undo_time: asyncio.Timeout | None = None
+        """Set while recorded undos are run: a cancel does not interrupt them, it bounds them."""
+        self.cancelled_at: float | None = None
+        """Event loop time at which the cancel was seen."""
+        self.waits: Waiting | None = None
+        """What its handler waits for, while one runs."""
+        self.history: History | None = None
+        """What was stored when the attempt began; None for a first delivery, which has nothing recorded."""
+        self._appending = asyncio.Lock()
+
+    def stop(self, reason: str) -> None:
+        """The ledger says that the task is being cancelled: its handler is to leave."""
+        self.cancel_reason = reason
+        self.cancelled_at = self._loop.time()
+        self.interrupt()
+
+    def interrupt(self) -> None:
+        """Let the handler be left by CancelledError; recorded undos run on, whatever there is to tell them."""
+        running = self.running
+        if running is None or self.undo_time is not None or self.settling:
+            return
+        if running is not asyncio.current_task():  # who calls from within it leaves by itself
+            running.cancel()
 
     def move(self) -> None:
-        """The handler shows that it is alive."""
-        self.moved = asyncio.get_running_loop().time()
+        """The handler shows that it is alive, from whatever thread."""
+        self.moved = self._loop.time()
 
     def common(self, state: State, reason: str = "") -> Common:
         """The fields of an entry that is about to be appended."""
@@ -105,32 +148,62 @@ class Attempt:
             ),
         }
 
-    async def append(self, event: subjects.Event, make: Callable[[], entries.Entry]) -> None:
-        """Append under the hold, reading and deciding anew after each refusal. Raises Lost, CancelledMeanwhile.
+    async def append(
+        self,
+        event: subjects.Event,
+        make: Callable[[], entries.Entry],
+        *,
+        still: Callable[[History], bool] | None = None,
+    ) -> bool:
+        """Append under the hold, reading and deciding anew after each refusal.
 
-        `make` is called again for each try, since `prev` and the hold may have moved.
+        One append at a time: each expects the one before. `make` is called again for each try, since `prev` and
+        the hold may have moved. `still`: whether what is stored by now leaves the entry as right as it was; where
+        it does not, nothing is appended, and False returned. Raises Lost, CancelledMeanwhile, Suspended.
         """
-        for _ in range(TRIES):
-            entry = make()
-            answer = await self._send(event, entry)
-            if isinstance(answer, Appended):
-                self.last = self.valid = answer.sequence
-                return
-            history = await self.read()
-            after = holding.after_refusal(history, entry.id, self.hold, self.bus.name)
-            if after.act == "landed":
-                self.last, self.valid = history.last, history.last_valid
-                return
-            if after.act == "lost":
-                self.lost = True
-                log.info("attempt.lost %s: %s", self.subject.task, after.reason)
-                raise Lost(after.reason)
-            self.last, self.valid = history.last, history.last_valid
-            if after.act == "cancelled" and event not in ("cancelled", "expired", "released"):
+        async with self._appending:
+            if self.suspended:
+                raise Suspended
+            for _ in range(TRIES):
+                entry = make()
+                answer = await self._send(event, entry)
+                if isinstance(answer, Appended):
+                    self.last = self.valid = answer.sequence
+                    self.suspended = event == "waiting"
+                    return True
+                history = await self.read()
+                if self._after_refusal(history, entry.id, event):
+                    self.suspended = event == "waiting"
+                    return True
+                if still is not None and not still(history):
+                    return False
+            self.lost = True
+            raise Lost(f"{TRIES} appends in a row were refused")
+
+    def _after_refusal(self, history: History, entry_id: str, event: subjects.Event) -> bool:
+        """Whether the refused entry had landed; False for another try. Raises Lost, CancelledMeanwhile."""
+        after = holding.after_refusal(history, entry_id, self.hold, self.bus.name)
+        if after.act == "lost":
+            self.lost = True
+            log.info("attempt.lost %s: %s", self.subject.task, after.reason)
+            raise Lost(after.reason)
+        self.last, self.valid = after.expect, history.last_valid
+        if after.act == "cancelled":
+            undoing = self.undo_time is not None and event == "checkpoint"
+            if self.cancel_reason is None:
                 self.cancel_reason = after.reason
+                self.cancelled_at = self._loop.time()
+            if not undoing and event not in _LEGAL_CANCELLING:
                 raise CancelledMeanwhile(after.reason)
-        self.lost = True
-        raise Lost(f"{TRIES} appends in a row were refused")
+        return after.act == "landed"
+
+    async def refresh(self) -> History:
+        """The history as stored now, which the next append builds on."""
+        async with self._appending:
+            history = await self.read()
+            if history.hold == self.hold and history.last >= self.last:
+                self.last, self.valid = history.last, history.last_valid
+            return history
 
     async def _send(self, event: subjects.Event, entry: entries.Entry) -> Appended | Refused:
         """Append once; a ledger without room is asked again until it has some (rule 19)."""
@@ -171,6 +244,7 @@ class Attempt:
             answer = await self._send("taken-over", entry)
             if isinstance(answer, Appended):
                 self.last = self.valid = self.hold = answer.sequence
+                crashpoint.reach("agent.after-take-over")
                 return history
             now = await self.read()
             landed = now.landed(entry.id)
@@ -183,11 +257,48 @@ class Attempt:
         self.lost = True
         raise Lost("another instance took it over meanwhile")
 
-    async def completed(self, output: bytes) -> None:
-        """Append the result."""
-        from switchgear.tasks import payload
+    async def checkpoint(
+        self,
+        make: Callable[[Common], entries.Checkpoint],
+        *,
+        still: Callable[[History], bool] | None = None,
+    ) -> bool:
+        """Append a recorded end; `still` as for `append`."""
+        crashpoint.reach("agent.before-checkpoint")
+        stands = await self.append("checkpoint", lambda: make(self.common("held")), still=still)
+        crashpoint.reach("agent.after-checkpoint")
+        return stands
 
-        stored = await payload.store(self.bus.blobs, output)
+    async def waiting(
+        self,
+        reason: entries.Reason,
+        detail: str,
+        waits: Sequence[Awaited],
+        payload: Payload | None,
+        still: Callable[[History], bool],
+    ) -> bool:
+        """Give up the slot for as long as the handler only waits; `payload`: the waits, where they are many."""
+        until = min((one.until for one in waits if one.until is not None), default=None)
+        crashpoint.reach("agent.before-waiting")
+        stands = await self.append(
+            "waiting",
+            lambda: entries.Waiting(
+                v=entries.VERSION,
+                **self.common("waiting", detail),
+                reason=reason,
+                detail=detail,
+                until=until,
+                waits=() if payload is not None else tuple(waits),
+                waits_blob=None if payload is None else payload.blob,
+            ),
+            still=still,
+        )
+        crashpoint.reach("agent.after-waiting")
+        return stands
+
+    async def completed(self, stored: Payload) -> None:
+        """Append the result."""
+        crashpoint.reach("agent.before-completed")
         await self.append(
             "completed",
             lambda: entries.Completed(
@@ -198,6 +309,7 @@ class Attempt:
                 started=self.started,
             ),
         )
+        crashpoint.reach("agent.after-completed")
 
     async def failed(self, failure: Failure) -> None:
         """Append the failure of this attempt; a coordinator decides what follows."""
@@ -211,6 +323,7 @@ class Attempt:
                 started=self.started,
             ),
         )
+        crashpoint.reach("agent.after-attempt-failed")
 
     async def released(self, why: str) -> None:
         """Hand the task back, unfinished, on purpose: no crash (rule 9)."""
@@ -224,21 +337,23 @@ class Attempt:
             ),
         )
 
-    async def cancelled(self, reason: str) -> None:
-        """End the task as cancelled; as expired where its deadline is the reason."""
+    async def cancelled(self, reason: str, note: str = "") -> None:
+        """End the task as cancelled; as expired where its deadline is the reason. `note`: what was left undone."""
         if reason == "deadline":
+            why = "; ".join(filter(None, ("its deadline passed", note)))
             await self.append(
                 "expired",
                 lambda: entries.Expired(
                     v=entries.VERSION,
-                    **self.common("expired", "its deadline passed"),
+                    **self.common("expired", why),
                     deadline=self.dispatched.deadline,
                 ),
             )
             return
+        why = "; ".join(filter(None, (reason, note)))[: limits.MAX_TEXT]
         await self.append(
             "cancelled",
             lambda: entries.Cancelled(
-                v=entries.VERSION, **self.common("cancelled", reason), reason=reason
+                v=entries.VERSION, **self.common("cancelled", why), reason=why
             ),
         )

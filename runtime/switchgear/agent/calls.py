@@ -1,140 +1,177 @@
-"""Children: tasks that a handler starts and waits for, on behalf of the run's owner."""
+"""Calls: a child whose result the handler waits for, at once or through a handle."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from contextvars import ContextVar
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from switchgear import ids
-from switchgear.agent.task_info import TaskInfo
-from switchgear.bus.port import Appended, Bus
-from switchgear.clock import Clock
+import msgspec
+
+from switchgear.agent.children import Child, Submitted
+from switchgear.agent.digests import of_values
 from switchgear.contract import codec, entries, subjects
-from switchgear.contract.capability import Capability
-from switchgear.contract.values import Parent, Status
-from switchgear.errors import SwitchgearError, WaitTimeout
-from switchgear.lifecycle.history import fold
-from switchgear.tasks import outcome, payload, submission
-from switchgear.tasks.watch import Watch
+from switchgear.contract.values import Awaited
+from switchgear.errors import Overloaded, TaskFailed, WaitTimeout
+from switchgear.tasks import outcome, payload
+from switchgear.tasks.handle import TaskHandle
+from switchgear.tasks.payload import Payload
+
+if TYPE_CHECKING:
+    from switchgear.agent.run import Run
+    from switchgear.contract.capability import AnyCapability
+    from switchgear.lifecycle.history import History
+    from switchgear.tasks.submission import Opening
+
+Out = TypeVar("Out")
+
+TOGETHER: ContextVar[str] = ContextVar("switchgear_together", default="")
+"""The mark of the `gather` that a call is an argument of."""
 
 
-class Calls:
-    """Starts children of one attempt and follows them; `depth` is the attempt's own."""
-
-    def __init__(
-        self,
-        bus: Bus,
-        clock: Clock,
-        watch: Watch,
-        *,
-        depth: int,
-        failures: int,
-        trace: str | None,
-        keep: Callable[[], bool],
-    ) -> None:
-        """`keep`: whether children outlive a call that is left, since the next holder will wait for them."""
-        self._bus = bus
-        self._clock = clock
-        self._watch = watch
-        self._depth = depth
-        self._failures = failures
-        self._trace = trace
-        self._keep = keep
-
-    async def call(
-        self,
-        parent: TaskInfo,
-        wanted: Capability[Any, Any],
-        value: Any,
-        key: str,
-        timeout: timedelta | None,
-    ) -> Any:
-        """The child's result. Raises TaskFailed, WaitTimeout; left early, the child is cancelled."""
-        opened = await self._opening(parent, wanted, value, key)
-        live = subjects.live_task(opened.scope)
-        await self._watch.open(live)
-        followed = self._watch.follow(opened.scope, fresh=True)
-        finished = False
+async def call(
+    run: Run, wanted: AnyCapability, value: Any, key: str, timeout: timedelta | None
+) -> Any:
+    """The child's result, recorded. Raises TaskFailed, WaitTimeout; left early, the child is cancelled."""
+    data = payload.encode_value(value, f"the input of {wanted.name}")
+    digest = of_values(wanted.name, msgspec.Raw(data))
+    run.children.count(1)
+    found = run.recording.find(key, "call", digest)
+    if found is not None:
+        return await run.recording.value(found, wanted.output)
+    await run.begin()
+    with run.waits.working():
+        child = Child(run.children.id_of("child", key), key)
+        stored = await payload.store(run.attempt.bus.blobs, data)
+        opened = run.children.opening(wanted, stored, child)
+        began = run.attempt.clock.now()
         try:
-            answer = await self._bus.ledger.append(
-                opened.subject, opened.body, scope=opened.scope, expect=0
-            )
-            if isinstance(answer, Appended):
-                self._watch.begun(followed, opened.acknowledged(answer.sequence))
+            history = await _result_of(run, opened, key, timeout)
+            end = history.end
+            if not isinstance(end, entries.Completed):
+                raise outcome.failure(history)
+        except (Overloaded, TaskFailed, WaitTimeout) as error:
+            took = run.attempt.clock.now() - began
+            await run.recording.failed(key, "call", digest, error, duration=took)
+            raise
+        took = run.attempt.clock.now() - began
+        ended = Payload(end.output, end.output_blob)
+        await run.recording.done(key, "call", digest, ended, duration=took)
+        return await outcome.result(run.attempt.bus, history, wanted.output)
+
+
+async def _result_of(run: Run, opened: Opening, key: str, timeout: timedelta | None) -> History:
+    """Submit the child and wait for its end; whoever leaves before cancels it."""
+    finished = False
+    known = run.waited_before(key, opened.entry.task)
+    run.children.open[opened.scope] = None
+    try:
+        history = await ended(run, opened.scope, key, timeout, None if known else opened)
+        finished = True
+    except WaitTimeout:
+        raise WaitTimeout(
+            f"{opened.entry.task} of {opened.parts.capability} did not end within {timeout}",
+            fix="give the call a longer `timeout=`",
+        ) from None
+    finally:
+        if finished:
+            run.children.ended(opened.scope)
+        else:
+            await asyncio.shield(run.children.abandon([opened.scope], "its caller left"))
+    return history
+
+
+async def ended(
+    run: Run,
+    scope: str,
+    key: str,
+    timeout: timedelta | None,
+    opened: Opening | None = None,
+) -> History:
+    """Wait for a child's end; `opened`: submit it first. Raises WaitTimeout, whose times count from the first run."""
+    now = run.attempt.clock.now()
+    awaited = run.begun(
+        key,
+        Awaited(
+            key=key,
+            kind="child",
+            begun=now,
+            until=None if timeout is None else now + timeout,
+            capability=scope.split(".")[2],
+            task=scope.split(".")[4],
+            together=TOGETHER.get(),
+        ),
+    )
+    watch, live = run.services.watch, subjects.live_task(scope)
+    await watch.open(live)
+    followed = watch.follow(scope, fresh=opened is not None)
+    over = False
+    try:
+        if opened is not None:
+            answer = await run.children.send(opened)
+            if await run.children.stands(opened, answer):
+                watch.begun(followed, opened.acknowledged(answer.sequence))  # type: ignore[union-attr]  # it is new
             else:
-                await submission.confirm(self._bus, opened, answer)
-                self._watch.read(followed)
-            async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
-                history = await asyncio.shield(followed.ended)
-            finished = True
+                watch.read(followed)
+        left = None if awaited.until is None else (awaited.until - now).total_seconds()
+        limit = asyncio.timeout(None if left is None else max(left, 0))
+        try:
+            async with limit:
+                history = await run.waits.wait(awaited, asyncio.shield(followed.ended))
         except TimeoutError:
+            if not limit.expired():
+                raise
             raise WaitTimeout(
-                f"{wanted.name} task {opened.entry.task} did not end within {timeout}",
-                fix="give the call a longer `timeout=`",
+                f"{awaited.capability} task {awaited.task} did not end within {timeout}"
             ) from None
-        finally:
-            await self._watch.shut(live)
-            if not finished:
-                self._watch.forget(opened.scope)
-                if not self._keep():
-                    await asyncio.shield(self._cancel(opened.scope))
-        return await outcome.result(self._bus, history, wanted.output)
+        over = True
+    finally:
+        if not over:
+            watch.forget(scope)
+        await watch.shut(live)
+    return history
 
-    async def _opening(
-        self, parent: TaskInfo, wanted: Capability[Any, Any], value: Any, key: str
-    ) -> submission.Opening:
-        # a re-run of the attempt finds its child again; a retry after a failure starts a new one (rule 12)
-        child = ids.derived_id("child", parent.id, key, str(self._failures))
-        data = payload.encode_value(value, f"the input of {wanted.name}")
-        return submission.opening(
-            wanted.name,
-            parent.owner,
-            child,
-            await payload.store(self._bus.blobs, data),
-            entry_id=ids.entry_id(),
-            writer=self._bus.name,
-            now=self._clock.now(),
-            options=submission.Options(version=wanted.version, deadline=parent.deadline),
-            lineage=submission.Lineage(
-                root=parent.root,
-                parent=Parent(task=parent.id, capability=parent.capability, key=key),
-                depth=self._depth + 1,
-                trace=self._trace,
-            ),
-        )
 
-    async def _cancel(self, scope: str) -> None:
-        """Ask for the child's end, as long as it is open."""
-        for _ in range(10):
-            try:
-                history = fold(scope, await self._bus.ledger.history(scope))
-                if not history.is_open or history.cancelling is not None:
-                    return
-                stored = history.submitted_stored
-                entry = entries.CancelRequested(
-                    v=entries.VERSION,
-                    id=ids.entry_id(),
-                    task=history.task,
-                    time=self._clock.now(),
-                    writer=self._bus.name,
-                    status=Status(
-                        state="cancelling",
-                        submitted_at=stored.time if stored else self._clock.now(),
-                        attempt=history.attempt,
-                        failures=history.failures,
-                    ),
-                    prev=history.last_valid,
-                    reason="its caller left",
-                )
-                answer = await self._bus.ledger.append(
-                    subjects.task_event(scope, "cancel-requested"),
-                    codec.encode(entry),
-                    scope=scope,
-                    expect=history.last,
-                )
-            except SwitchgearError:
-                return  # without a broker nobody can be told; the child ends by itself
-            if isinstance(answer, Appended):
-                return
+async def submit(
+    run: Run, wanted: AnyCapability, value: Any, key: str, *, detached: bool
+) -> ChildHandle[Any]:
+    """Start a child, recorded at once."""
+    data = payload.encode_value(value, f"the input of {wanted.name}")
+    digest = of_values(wanted.name, msgspec.Raw(data), detached)
+    run.children.count(1)
+    found = run.recording.find(key, "submit", digest)
+    if found is not None:
+        made = await run.recording.value(found, Submitted)
+        scope = run.children.scope(wanted.name, made.task)
+        if not detached:
+            run.children.open[scope] = None
+        return ChildHandle(run, scope, wanted.output, key)
+    await run.begin()
+    with run.waits.working():
+        child = Child(run.children.id_of("child", key), key, detached=detached)
+        stored = await payload.store(run.attempt.bus.blobs, data)
+        opened = run.children.opening(wanted, stored, child)
+        await run.children.submit(opened)
+        made = Submitted(child.task, wanted.name, detached)
+        recorded = Payload(msgspec.Raw(codec.encode(made)))
+        await run.recording.done(key, "submit", digest, recorded)
+    return ChildHandle(run, opened.scope, wanted.output, key)
+
+
+class ChildHandle(TaskHandle[Out]):
+    """A child that was submitted: waiting for its result gives up the slot as every wait does."""
+
+    def __init__(self, run: Run, scope: str, output: Any, key: str) -> None:
+        attempt = run.attempt
+        super().__init__(attempt.bus, run.services.watch, scope, output, clock=attempt.clock)
+        self._run = run
+        self._key = key
+
+    async def _end_within(self, timeout: timedelta | None) -> History:
+        run = self._run
+        await run.begin()
+        with run.waits.working():
+            history = await ended(run, self._scope, self._key, timeout)
+            run.children.ended(self._scope)
+            return history

@@ -8,19 +8,26 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar, get_type_hints, overload
 
+import msgspec
+
 from switchgear.agent.context import Context
+from switchgear.agent.listener import Listener, Responder, listener, responder
 from switchgear.agent.resource import Resource
-from switchgear.contract import limits, subjects
+from switchgear.contract import codec, limits, subjects
 from switchgear.contract.capability import AnyCapability, Capability
+from switchgear.contract.cron import Cron
+from switchgear.contract.topic import Message, Topic
 from switchgear.contract.values import Retry, retry_fault
 from switchgear.errors import UsageError
 
 In = TypeVar("In")
 Out = TypeVar("Out")
 T = TypeVar("T")
+R = TypeVar("R")
 P = ParamSpec("P")
 
 Handler = Callable[[In, Context], Awaitable[Out]]
+Trigger = Topic[Any] | Cron
 _VERSION = re.compile(r"\d+\.\d+\.\d+([.+-][0-9A-Za-z.+-]+)?")
 
 
@@ -29,9 +36,11 @@ class Declared(Capability[In, Out]):
 
     __slots__ = (
         "calls",
+        "cleanup",
         "concurrency",
         "description",
         "handler",
+        "on",
         "retry",
         "stall_timeout",
         "timeout",
@@ -46,6 +55,8 @@ class Declared(Capability[In, Out]):
         self.retry = Retry()
         self.concurrency = 4
         self.calls: frozenset[str] = frozenset()
+        self.cleanup = limits.CLEANUP
+        self.on: tuple[Trigger, ...] = ()
 
 
 class Agent:
@@ -69,17 +80,21 @@ class Agent:
         self.labels = _labels(labels or {})
         self.capabilities: dict[str, Declared[Any, Any]] = {}
         self.resources: list[Resource[Any]] = []
+        self.listeners: list[Listener[Any]] = []
+        self.responder: Responder[Any, Any] | None = None
 
     @overload
     def capability(
         self,
         name: str,
         *,
+        on: Iterable[Trigger] = (),
         calls: Iterable[AnyCapability | str] = (),
         timeout: timedelta | None = ...,
         stall_timeout: timedelta | None = None,
         retry: Retry = ...,
         concurrency: int = 4,
+        cleanup: timedelta = limits.CLEANUP,
     ) -> Callable[[Handler[In, Out]], Declared[In, Out]]: ...
 
     @overload
@@ -87,28 +102,34 @@ class Agent:
         self,
         name: Capability[In, Out],
         *,
+        on: Iterable[Trigger] = (),
         calls: Iterable[AnyCapability | str] = (),
         timeout: timedelta | None = ...,
         stall_timeout: timedelta | None = None,
         retry: Retry = ...,
         concurrency: int = 4,
+        cleanup: timedelta = limits.CLEANUP,
     ) -> Callable[[Handler[In, Out]], Declared[In, Out]]: ...
 
     def capability(
         self,
         name: str | Capability[Any, Any],
         *,
+        on: Iterable[Trigger] = (),
         calls: Iterable[AnyCapability | str] = (),
         timeout: timedelta | None = timedelta(minutes=10),
         stall_timeout: timedelta | None = None,
         retry: Retry = Retry(),  # noqa: B008  # frozen
         concurrency: int = 4,
+        cleanup: timedelta = limits.CLEANUP,
     ) -> Callable[[Handler[Any, Any]], Declared[Any, Any]]:
         """Offer a capability: on `async def handler(input: In, ctx: Context) -> Out`.
 
         `timeout` bounds one attempt, None does not. `stall_timeout`: without a step's end or a progress report
-        for this long the lease is no longer extended. `calls` names what the handler may call. `concurrency`
-        is how many tasks one instance runs at a time. Raises UsageError for a handler or option of another kind.
+        for this long, and without a call that waits, the handler is stopped. `on`: topics and crons that start
+        tasks. `calls` names what the handler may call. `concurrency` is how many tasks one instance runs at a
+        time. `cleanup`: the time to leave and to undo after a cancel or the deadline. Raises UsageError for a
+        handler or option of another kind.
         """
 
         def declare(handler: Handler[Any, Any]) -> Declared[Any, Any]:
@@ -122,6 +143,10 @@ class Agent:
             if concurrency < 1:
                 raise UsageError(f"{declared.name}: concurrency is {concurrency}, not 1 or more")
             declared.concurrency = concurrency
+            if cleanup < timedelta():
+                raise UsageError(f"{declared.name}: cleanup is {cleanup}, less than nothing")
+            declared.cleanup = cleanup
+            declared.on = _triggers(declared, on)
             self.capabilities[declared.name] = declared
             return declared
 
@@ -137,6 +162,39 @@ class Agent:
         resource = Resource(opened)
         self.resources.append(resource)
         return resource
+
+    def listen(
+        self, topic: Topic[T]
+    ) -> Callable[
+        [Callable[[T, Message], Awaitable[None]]], Callable[[T, Message], Awaitable[None]]
+    ]:
+        """Hear a topic: on `async def heard(value: T, message: Message)`.
+
+        Every running instance hears each message, at most once; what it raises is logged. Raises UsageError.
+        """
+
+        def declare(
+            handler: Callable[[T, Message], Awaitable[None]],
+        ) -> Callable[[T, Message], Awaitable[None]]:
+            self.listeners.append(listener(topic, handler))
+            return handler
+
+        return declare
+
+    def respond(
+        self, handler: Callable[[T, Message], Awaitable[R]]
+    ) -> Callable[[T, Message], Awaitable[R]]:
+        """Answer direct requests: on `async def answer(question: Q, message: Message) -> R`, once an agent.
+
+        One of the running instances answers each. Raises UsageError.
+        """
+        if self.responder is not None:
+            raise UsageError(
+                f"{self.name} has two functions that answer requests",
+                fix="answer in one, by the type of the question",
+            )
+        self.responder = responder(handler)
+        return handler
 
     def run(self) -> None:
         """Serve until SIGTERM or Ctrl-C, with the settings of the environment and the saved context."""
@@ -175,6 +233,27 @@ def _declared(name: str | Capability[Any, Any], handler: Handler[Any, Any]) -> D
     declared.handler = handler
     declared.description = inspect.getdoc(handler) or ""
     return declared
+
+
+def _triggers(declared: Declared[Any, Any], on: Iterable[Trigger]) -> tuple[Trigger, ...]:
+    """What starts tasks of the capability, if each gives it an input of its type."""
+    triggers = tuple(on)
+    for one in triggers:
+        if isinstance(one, Topic):
+            if one.type != declared.input:
+                raise UsageError(
+                    f"{declared.name} takes {declared.input!r}, and {one!r} would give it others",
+                    fix="annotate the handler's input with the topic's type",
+                )
+            continue
+        try:
+            codec.decoder(declared.input).decode(one.trigger().input)
+        except msgspec.MsgspecError as error:
+            raise UsageError(
+                f"the input of {one!r} does not fit {declared.name}: {error}",
+                fix="give `Cron(expression, input)` an input of the handler's type",
+            ) from error
+    return triggers
 
 
 def _labels(labels: Mapping[str, str]) -> dict[str, str]:

@@ -8,6 +8,7 @@ import logging
 import signal
 from typing import TYPE_CHECKING
 
+from switchgear.agent import crash_reporter
 from switchgear.agent.settings import WorkerSettings
 from switchgear.agent.worker import Worker
 from switchgear.bus.connection import connect
@@ -20,9 +21,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def run(agent: Agent, settings: Settings | None = None) -> None:
-    """Serve until told to leave. Raises Unavailable when no broker answers at first."""
-    run_loop(serve(agent, settings or Settings.load()))
+def run(
+    agent: Agent,
+    settings: Settings | None = None,
+    worker_settings: WorkerSettings = WorkerSettings(),  # noqa: B008  # frozen
+) -> None:
+    """Serve until told to leave. Raises Unavailable when no broker answers at first.
+
+    On Linux the serving goes on in a child of this process, which watches it and reports its death.
+    """
+    crash_reporter.watch()
+    run_loop(serve(agent, settings or Settings.load(), worker_settings))
 
 
 async def serve(
@@ -32,6 +41,7 @@ async def serve(
 ) -> None:
     """Serve on this event loop until SIGTERM, SIGINT, or an order to drain."""
     bus = await connect(settings.url, name=agent.name, principal=agent.name)
+    crash_reporter.serving(settings.url, agent.name, bus.name)
     worker = Worker(agent, bus, settings=worker_settings)
     loop = asyncio.get_running_loop()
     told = asyncio.Event()
@@ -48,3 +58,4 @@ async def serve(
             await worker.drain()
     finally:
         await bus.close()
+    crash_reporter.left()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from datetime import timedelta
 
+from switchgear.agent import children, ending
 from switchgear.agent.attempt import Attempt, CancelledMeanwhile, How, Lost
 from switchgear.bus.port import Bus, Delivery
 from switchgear.clock import Clock
@@ -16,12 +18,15 @@ from switchgear.contract.values import Failure
 from switchgear.errors import ProtocolError, SwitchgearError
 from switchgear.lifecycle import holding
 from switchgear.lifecycle.history import History
-from switchgear.resilience.classify import crash_loop
+from switchgear.resilience.classify import crash_loop, too_late
 from switchgear.tasks.asking import ask
 
 log = logging.getLogger(__name__)
 
 ASK = timedelta(seconds=1)
+LOOKS = 5
+LOOK_AGAIN = 0.3
+"""Seconds between looks for the crash report of a process that has just died."""
 
 
 class Receiving:
@@ -53,6 +58,7 @@ class Receiving:
         )
         usual = (
             fresh is holding.Fresh.RUN
+            and attempt.dispatched.attempt == 1  # later ones may have something recorded
             and self._is_of_this_connection(delivery)
             and task not in running
             and task not in cancels
@@ -62,8 +68,9 @@ class Receiving:
             if not await self._begin(attempt, history, running.get(task)):
                 return None
         deadline = attempt.dispatched.deadline
-        if deadline is not None and deadline <= self._clock.now() and attempt.cancel_reason is None:
-            await self._end(attempt, _too_late())
+        late = deadline is not None and deadline <= self._clock.now()
+        if late and attempt.cancel_reason is None and not attempt.dispatched.undoing:
+            await self._end(attempt, too_late())
             return None
         return attempt
 
@@ -105,7 +112,7 @@ class Receiving:
     async def _is_newest(self, attempt: Attempt) -> bool:
         """Whether this is a first delivery that only waited in its lane: one cheap read tells."""
         delivery = attempt.delivery
-        if delivery.deliveries != 1:
+        if delivery.deliveries != 1 or attempt.dispatched.attempt != 1:
             return False
         if expectation(delivery.stored.headers, attempt.scope) is None:
             return False
@@ -127,6 +134,8 @@ class Receiving:
             ),
         )
         if begin.act == "ack":
+            if history.ended is not None:
+                await ending.found_ended(self._bus, self._clock, history, attempt.dispatched)
             delivery.ack()
             return False
         if begin.act == "go-on":
@@ -135,12 +144,16 @@ class Receiving:
             return False
         attempt.last, attempt.valid = history.last, history.last_valid
         attempt.failures = history.failures
+        attempt.history = history
         if begin.act == "take-over":
             how = await self._how(attempt, begin)
             history = await attempt.take_over(history, begin.former, how)
-            crashes = history.crashes + (how == "crash")
+            told = (
+                history.hold == attempt.hold
+            )  # its answer was lost: the history holds the take-over already
+            crashes = history.crashes + (how == "crash" and not told)
             if crashes > limits.MAX_CRASHES:
-                await self._end_poisoned(attempt, history, crashes)
+                await self._end_poisoned(attempt, history, crashes, begin.former)
                 return False
         if history.cancelling is not None:
             attempt.cancel_reason = history.cancelling.reason
@@ -158,25 +171,43 @@ class Receiving:
             return "crash"
         return "alive" if runner not in ("", self._bus.name) else "crash"
 
-    async def _end_poisoned(self, attempt: Attempt, history: History, crashes: int) -> None:
+    async def _end_poisoned(
+        self, attempt: Attempt, history: History, crashes: int, former: str
+    ) -> None:
         if history.cancelling is not None:
-            await attempt.cancelled(history.cancelling.reason)
+            left = f"{history.undos} undos were not run" if history.undos else ""
+            await self._end_cancelled(attempt, history.cancelling.reason, left)
             attempt.delivery.ack()
         else:
-            await self._end(attempt, crash_loop(crashes))
+            told = await self._last_words(attempt, former)
+            await self._end(attempt, crash_loop(crashes, told.ended, told.last_words))
+
+    async def _last_words(self, attempt: Attempt, former: str) -> Holder:
+        """How the former holder died; whoever watched it may still be telling the broker."""
+        nothing = Holder(instance="")
+        if not subjects.is_token(former):
+            return nothing
+        query = HolderQuery(task=attempt.subject.task, former=former)
+        for _ in range(LOOKS):
+            attempt.delivery.in_progress()
+            with contextlib.suppress(SwitchgearError):
+                told = await ask(
+                    self._bus.core, "holder", self._principal, query, Holder, timeout=ASK
+                )
+                if told.ended:
+                    return told
+            await asyncio.sleep(LOOK_AGAIN)
+        return nothing
 
     async def _end(self, attempt: Attempt, failure: Failure) -> None:
         try:
             await attempt.failed(failure)
         except CancelledMeanwhile as meanwhile:
-            await attempt.cancelled(str(meanwhile))
+            await self._end_cancelled(attempt, str(meanwhile))
         attempt.delivery.ack()
 
-
-def _too_late() -> Failure:
-    return Failure(
-        error_class="timeout",
-        code="SG1515",
-        message="the deadline passed before the attempt began",
-        fix="submit with a later deadline",
-    )
+    async def _end_cancelled(self, attempt: Attempt, reason: str, note: str = "") -> None:
+        """End a task that is not run (any more); its children end with it."""
+        await attempt.cancelled(reason, note)
+        left = () if attempt.history is None else children.named(attempt.history)
+        await ending.ended(attempt, left)

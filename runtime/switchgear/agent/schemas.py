@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from switchgear import ids
-from switchgear.contract.announcement import Offer
+from switchgear.contract.announcement import Offer, TopicTrigger
+from switchgear.contract.cron import Cron
+from switchgear.contract.topic import Topic
 from switchgear.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,6 +34,13 @@ def offer(agent: Agent, declared: Declared[Any, Any]) -> Offer:
         timeout=declared.timeout,
         retry=declared.retry,
         calls=tuple(sorted(declared.calls)),
+        cleanup=declared.cleanup,
+        crons=tuple(one.trigger() for one in declared.on if isinstance(one, Cron)),
+        topics=tuple(
+            TopicTrigger(topic=one.name, durable=one.durable)
+            for one in declared.on
+            if isinstance(one, Topic)
+        ),
     )
 
 

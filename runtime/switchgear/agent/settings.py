@@ -6,6 +6,8 @@ from datetime import timedelta
 
 from msgspec import Struct
 
+from switchgear.contract import limits
+
 
 class WorkerSettings(Struct, frozen=True, kw_only=True):
     """Defaults suit services; tests shorten them."""
@@ -14,8 +16,10 @@ class WorkerSettings(Struct, frozen=True, kw_only=True):
     """How long a draining instance waits for what it runs before it hands the rest back."""
     cleanup: timedelta = timedelta(seconds=5)
     """How long a cancelled handler may take to leave."""
-    extend_every: timedelta = timedelta(seconds=10)
-    """How often leases are extended: a third of the lanes' `ack_wait`."""
+    hold_time: timedelta = limits.HOLD_TIME
+    """How long a handler that only waits keeps its slot."""
+    extend_every: timedelta | None = None
+    """How often leases are extended; None: every third of what the mesh's leases last."""
     held_briefly: timedelta = timedelta(seconds=1)
     """How long a delivery beyond the free slots waits here before it is handed back."""
     gather_slots: timedelta = timedelta(milliseconds=5)

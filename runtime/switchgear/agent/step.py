@@ -49,28 +49,53 @@ def step(
     return mark
 
 
+class Ran(NamedTuple):
+    """What came of a step."""
+
+    value: Any
+    data: bytes
+    """The value as JSON."""
+    retries: int
+
+
 async def run_step(
     key: str, fn: Callable[..., Any], args: Any, kwargs: Any, *, seed: str = ""
-) -> Any:
+) -> Ran:
     """Run a step function, repeated by its own policy; its result as the codec gives it back.
 
+    Raises as `perform`, and NotRecordable for a result that cannot be stored.
+    """
+    kind = returned(fn)
+    value, retries = await perform(key, fn, args, kwargs, seed=seed)
+    try:
+        data = codec.encode(value)
+        return Ran(msgspec.json.decode(data, type=kind), data, retries)
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+        raise NotRecordable(f"the result of step {key} cannot be recorded: {error}") from error
+
+
+async def perform(
+    key: str, fn: Callable[..., Any], args: Any, kwargs: Any, *, seed: str = ""
+) -> tuple[Any, int]:
+    """Call a step function, repeated by its own policy; returns what it returns, and the number of retries.
+
     A sync function runs in a thread; `seed` sets how long it waits between tries. Raises StepFailed for what the
-    function raised, NotRecordable for a result that cannot be stored.
+    function raised.
     """
     options: StepOptions = getattr(fn, _OPTIONS, StepOptions())
-    returned = _returned(fn)
     failures = 0
     while True:
         try:
-            return _through_codec(key, await _once(fn, args, kwargs, options.timeout), returned)
-        except (NotRecordable, asyncio.CancelledError):
+            return await _once(fn, args, kwargs, options.timeout), failures
+        except asyncio.CancelledError:
             raise
         except Exception as error:
             failures += 1
             failure = classify(error, step=key)
             known = options.idempotent or not isinstance(error, TimeoutError)
-            again = failure.retryable and known and failure.error_class in options.retry.on
-            if not again or failures >= options.retry.max_attempts:
+            policy = options.retry.of(failure.error_class)
+            again = failure.retryable and known and failure.error_class in policy.on
+            if not again or failures >= policy.max_attempts:
                 if isinstance(error, SwitchgearError):
                     raise
                 raise StepFailed(
@@ -80,7 +105,7 @@ async def run_step(
                 ) from error
         # jitter, not a secret: tasks differ, and a test of one task is repeatable
         drawn = random.Random(f"{seed}/{failures}").random()  # noqa: S311
-        await asyncio.sleep(delay(options.retry, failures, drawn).total_seconds())
+        await asyncio.sleep(delay(policy, failures, drawn).total_seconds())
 
 
 async def _once(fn: Callable[..., Any], args: Any, kwargs: Any, timeout: timedelta | None) -> Any:
@@ -91,7 +116,8 @@ async def _once(fn: Callable[..., Any], args: Any, kwargs: Any, timeout: timedel
 
 
 @lru_cache(maxsize=1024)
-def _returned(fn: Callable[..., Any]) -> Any:
+def returned(fn: Callable[..., Any]) -> Any:
+    """The type of a step's result. Raises NotRecordable where it has none that can be read back."""
     name = getattr(fn, "__qualname__", repr(fn))
     try:
         hints = get_type_hints(fn, include_extras=True)
@@ -105,19 +131,11 @@ def _returned(fn: Callable[..., Any]) -> Any:
             why="its recorded result could not be read back",
             fix="annotate what it returns, `-> None` for nothing",
         )
-    returned = hints["return"]
-    if inspect.isclass(returned) and issubclass(returned, PurePath):
+    kind = hints["return"]
+    if inspect.isclass(kind) and issubclass(kind, PurePath):
         raise NotRecordable(
             f"step {name} returns a path",
             why="another host, or a later run, does not have that file",
             fix="return the file's content or a description of it",
         )
-    return returned
-
-
-def _through_codec(key: str, value: Any, returned: Any) -> Any:
-    """The value as a later run would read it, so that first runs and re-runs see equal ones."""
-    try:
-        return msgspec.json.decode(codec.encode(value), type=returned)
-    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
-        raise NotRecordable(f"the result of step {key} cannot be recorded: {error}") from error
+    return kind

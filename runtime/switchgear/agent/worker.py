@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from switchgear import crashpoint
 from switchgear.agent.announcing import Announcer
 from switchgear.agent.attempt import Attempt, Lost
 from switchgear.agent.declare import Agent, Declared
 from switchgear.agent.feeder import Feeder
 from switchgear.agent.handling import Handling, left
+from switchgear.agent.leases import Leases
+from switchgear.agent.lines import collected
+from switchgear.agent.listening import Listening
 from switchgear.agent.receiving import Receiving
 from switchgear.agent.resource import Resource
+from switchgear.agent.run import Instrument, OnLine, RunCommand, Services, as_it_is
 from switchgear.agent.settings import WorkerSettings
 from switchgear.bus.port import Bus, Delivery, Message, Subscription
 from switchgear.clock import SYSTEM, Clock
@@ -26,6 +32,10 @@ from switchgear.loop import supervised
 from switchgear.tasks.asking import ask
 from switchgear.tasks.watch import Watch
 
+if TYPE_CHECKING:
+    from switchgear.steps.result import RunResult
+    from switchgear.steps.spec import StepSpec
+
 log = logging.getLogger(__name__)
 
 LAST_WORDS = 2.0
@@ -34,10 +44,10 @@ REMEMBER_CANCEL = 2.0
 """Seconds that a cancel is remembered for a task whose delivery may still be on its way (rule 14)."""
 
 
-async def _run_step(key: str, spec: Any) -> Any:
+async def _run_command(key: str, spec: StepSpec, on_line: OnLine) -> RunResult:
     from switchgear.steps.runner import run  # an agent without commands never pays for it
 
-    return await run(spec, key=key)
+    return await run(spec, key=key, on_line=on_line)
 
 
 class Worker:
@@ -50,10 +60,11 @@ class Worker:
         *,
         clock: Clock = SYSTEM,
         settings: WorkerSettings = WorkerSettings(),  # noqa: B008  # frozen
-        run_step: Callable[[str, Any], Any] = _run_step,
+        run_command: RunCommand = _run_command,
+        instrument: Instrument = as_it_is,
         replaced: dict[Resource[Any], Any] | None = None,
     ) -> None:
-        """`run_step` and `replaced` (resources by value) are for tests."""
+        """`run_command`, `instrument` and `replaced` (resources by value) are for tests."""
         self.agent = agent
         self.drained = asyncio.Event()
         """Set when the instance has left, by order or by `drain`."""
@@ -63,9 +74,14 @@ class Worker:
         self._resources: dict[Any, Any] = dict(replaced or {})
         self._open = AsyncExitStack()
         self._watch = Watch(bus)
-        self._handling = Handling(self._watch, run_step, self._resources, settings.report_every)
+        self._handling = Handling(
+            Services(self._watch, run_command, self._resources, settings, agent.name, instrument)
+        )
         self._receiving = Receiving(bus, clock, agent.name)
         self._announcer = Announcer(agent, bus, clock, settings, self._busy)
+        self._leases = Leases(agent, self._all_running, settings.extend_every)
+        self._listening = Listening(agent, bus, clock)
+        self._context = contextvars.copy_context()
         self._running: dict[str, Attempt] = {}
         self._cancels: dict[str, float] = {}
         self._feeders: dict[str, Feeder] = {}
@@ -75,6 +91,7 @@ class Worker:
 
     async def start(self) -> None:
         """Open resources, announce the instance, and begin to pull. Returns at once: lanes may follow."""
+        self._open.enter_context(collected())
         for resource in self.agent.resources:
             if resource not in self._resources:
                 self._resources[resource] = await self._open.enter_async_context(_opened(resource))
@@ -89,8 +106,10 @@ class Worker:
             self._feeders[declared.name] = feeder
         self._services = [
             asyncio.create_task(supervised("feeders", self._feed), name="feeders"),
-            asyncio.create_task(supervised("leases", self._extend), name="leases"),
+            asyncio.create_task(supervised("leases", self._leases.extend), name="leases"),
+            asyncio.create_task(supervised("stalls", self._leases.watch), name="stalls"),
         ]
+        await self._listening.start()
         log.info("agent.ready %s %s", self.agent.name, self._bus.name)
 
     def replace(self, resource: Resource[Any], value: Any) -> None:
@@ -126,7 +145,8 @@ class Worker:
                 settling.add(attempt.running)
         if settling:
             await asyncio.wait(settling, timeout=self._settings.cleanup.total_seconds())
-        leaving = [left(task, self._settings.cleanup) for task in list(self._attempts)]
+        cleanup = self._settings.cleanup.total_seconds()
+        leaving = [left(task, cleanup) for task in list(self._attempts)]
         await asyncio.gather(*leaving)
 
     async def _leave(self) -> None:
@@ -137,6 +157,7 @@ class Worker:
             with contextlib.suppress(SwitchgearError, TimeoutError):
                 async with asyncio.timeout(LAST_WORDS):
                     await self._announcer.stop()
+            await self._listening.stop()
             for subscription in self._subscriptions:
                 with contextlib.suppress(SwitchgearError):
                     await subscription.unsubscribe()
@@ -180,12 +201,13 @@ class Worker:
         pause = 0.05
         while lanes:
             try:
-                await ask(self._bus.core, "lanes", self.agent.name, query, Lanes)
+                found = await ask(self._bus.core, "lanes", self.agent.name, query, Lanes)
             except Unavailable as error:
                 log.info("agent.no-coordinator %s", error.what)
             except SwitchgearError as error:
                 log.warning("agent.lanes-refused %s", error)
             else:
+                self._leases.agree(found.lease)
                 return
             await asyncio.sleep(pause)
             pause = min(pause * 2, 1.0)
@@ -193,7 +215,9 @@ class Worker:
     # deliveries
 
     def _begin(self, declared: Declared[Any, Any], delivery: Delivery) -> None:
-        task = asyncio.create_task(self._attempt(declared, delivery))
+        # whoever frees a slot begins the next task: its context variables are not that one's
+        own = self._context.copy()
+        task = asyncio.create_task(self._attempt(declared, delivery), context=own)
         self._attempts.add(task)
         task.add_done_callback(self._attempts.discard)
 
@@ -208,10 +232,8 @@ class Worker:
             self._announcer.stir()
             if attempt.subject.task in self._cancels:
                 await self._cancel_before_run(attempt)
-            if attempt.cancel_reason is not None:
-                await attempt.cancelled(attempt.cancel_reason)
-            else:
-                await self._handling.handle(attempt, declared)
+            await self._handling.handle(attempt, declared)
+            crashpoint.reach("agent.before-ack")
             attempt.delivery.ack()
         except Lost as lost:
             log.info("attempt.lost %s: %s", delivery.stored.subject, lost)
@@ -235,20 +257,6 @@ class Worker:
             with contextlib.suppress(Lost, SwitchgearError):
                 await attempt.released("drain")
                 attempt.delivery.nak()
-
-    async def _extend(self) -> None:
-        """Extend the leases of attempts that show progress; a blocked event loop extends none (rule 7)."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(self._settings.extend_every.total_seconds())
-            now = loop.time()
-            for attempt in list(self._running.values()):
-                stall = self.agent.capabilities[attempt.subject.capability].stall_timeout
-                stalled = stall is not None and now - attempt.moved > stall.total_seconds()
-                if not attempt.lost and not stalled:
-                    attempt.delivery.in_progress()
-            for task in [task for task, until in self._cancels.items() if until < now]:
-                del self._cancels[task]
 
     # orders
 
@@ -274,37 +282,48 @@ class Worker:
             return
         attempt = self._running.get(order.task)
         if attempt is None:
-            until = asyncio.get_running_loop().time() + REMEMBER_CANCEL
-            self._cancels[order.task] = until
+            loop = asyncio.get_running_loop()
+            self._cancels[order.task] = loop.time() + REMEMBER_CANCEL
+            loop.call_later(REMEMBER_CANCEL, self._forget_cancel, order.task)
         elif attempt.cancel_reason is None:
             task = asyncio.create_task(self._cancel(attempt))
             self._attempts.add(task)
             task.add_done_callback(self._attempts.discard)
 
+    def _forget_cancel(self, task: str) -> None:
+        if self._cancels.get(task, float("inf")) <= asyncio.get_running_loop().time():
+            del self._cancels[task]
+
     async def _cancel(self, attempt: Attempt) -> None:
         """Stop a handler, once the ledger says so too: anybody may send a core message."""
         with contextlib.suppress(SwitchgearError):
-            history = await attempt.read()
+            history = await attempt.refresh()
             asked = history.cancelling
             if asked is None or history.hold != attempt.hold or history.ended:
                 return
-            if attempt.settling or attempt.cancel_reason is not None:
-                return  # its append finds the cancel, or another order was faster
-            attempt.last, attempt.valid = history.last, history.last_valid
-            attempt.cancel_reason = asked.reason
-            if attempt.running is not None:
-                attempt.running.cancel()
+            if attempt.cancel_reason is not None:
+                return  # an append of its own found the cancel, or another order was faster
+            if attempt.undo_time is not None:
+                loop = asyncio.get_running_loop()
+                cleanup = attempt.dispatched.cleanup.total_seconds()
+                attempt.undo_time.reschedule(loop.time() + cleanup)
+                attempt.cancel_reason = asked.reason
+            elif not attempt.settling:
+                attempt.stop(asked.reason)
 
     async def _cancel_before_run(self, attempt: Attempt) -> None:
         """A cancel was heard while the delivery was on its way: the ledger tells whether it stands."""
-        history = await attempt.read()
+        history = await attempt.refresh()
         if history.cancelling is not None and history.hold == attempt.hold:
-            attempt.last, attempt.valid = history.last, history.last_valid
+            attempt.history = history
             attempt.cancel_reason = history.cancelling.reason
+
+    def _all_running(self) -> list[Attempt]:
+        return list(self._running.values())
 
     def _busy(self) -> tuple[dict[str, int], list[Attempt]]:
         busy = {name: feeder.running for name, feeder in self._feeders.items() if feeder.running}
-        return busy, list(self._running.values())
+        return busy, [one for one in self._running.values() if not one.stalled]
 
 
 @contextlib.asynccontextmanager

@@ -215,23 +215,33 @@ async def test_first_error_of_gather_cancels_the_other_children() -> None:
         assert gate.inside == 0
 
 
-async def test_call_of_a_retried_attempt_starts_a_new_child() -> None:
-    """After a failed attempt the child's result is not taken from the one before (rule 12)."""
+async def test_failed_call_of_a_retried_attempt_starts_a_new_child() -> None:
+    """A retry finds recorded results, and does again what failed (rule 12)."""
     agent = Agent("parent", version="1.0.0")
     asked: list[object] = []
+    failed: list[TaskFailed] = []
 
-    @agent.capability("work", calls=["other"])
+    def refuse(_: object) -> None:
+        raise Permanent("no")
+
+    @agent.capability("work", calls=["good", "bad"])
     async def work(value: Number, ctx: Context) -> Number:
-        await ctx.call("other", value)
-        if ctx.attempt == 1:
-            raise OSError("again")
+        await ctx.call("good", value)
+        try:
+            await ctx.call("bad", value)
+        except TaskFailed as error:
+            failed.append(error)
+            if len(failed) == 1:
+                raise OSError("again") from None
         return value
 
     async with testing.mesh(agent) as mesh:
-        mesh.fake("other", returns=asked.append)
+        mesh.fake("good", returns=asked.append)
+        mesh.fake("bad", returns=refuse)
         await mesh.call(work, Number(1))
-        rows = (await mesh.list(capability="other")).tasks
-    assert len(asked) == len(rows) == 2
+        rows = (await mesh.list(capability="bad")).tasks
+    assert len(asked) == 1
+    assert len(rows) == 2
 
 
 async def test_result_of_another_type_than_the_caller_expects_is_an_error() -> None:

@@ -117,8 +117,8 @@ async def test_order_to_drain_reaches_the_instance() -> None:
         assert (await on.mesh.agents()).instances == ()
 
 
-async def test_task_of_a_crashed_instance_is_taken_over_after_its_lease() -> None:
-    """Nobody else touches it before; then the next holder counts a crash."""
+async def test_task_of_a_crashed_instance_is_taken_over_within_its_lease() -> None:
+    """At its end at the latest, or as soon as the broker tells of the loss; the next holder counts a crash."""
     gate = Gate()
     async with stage() as on:
         first = await on.join(gated(gate))
@@ -132,7 +132,7 @@ async def test_task_of_a_crashed_instance_is_taken_over_after_its_lease() -> Non
         assert await handle.result() == {"n": 1}
         [entry] = taken_over(on, handle.id)
         assert (entry.how, entry.writer) == ("crash", second.bus.name)
-        assert timedelta(seconds=15) < entry.time - crashed <= timedelta(seconds=30)
+        assert timedelta() < entry.time - crashed <= timedelta(seconds=30)
         assert on.history(handle.id).crashes == 1
 
 

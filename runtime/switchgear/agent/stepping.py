@@ -1,0 +1,92 @@
+"""Steps and commands of a handler: run once, recorded at their end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from switchgear import ids
+from switchgear.agent.chunks import STEP
+from switchgear.agent.digests import of_arguments, of_values
+from switchgear.agent.step import returned, run_step
+from switchgear.contract import codec
+from switchgear.errors import NotRecordable, StepChanged, SwitchgearError, UsageError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from switchgear.agent.recording import Kind
+    from switchgear.agent.run import Run
+    from switchgear.steps.result import RunResult
+    from switchgear.steps.spec import StepSpec
+
+FENCE = "SWITCHGEAR_FENCE"
+"""The environment variable in which a command finds its task's fence."""
+
+
+async def step(run: Run, key: str, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Run a function as a step, or return what an earlier run recorded of it."""
+    digest = of_arguments(args, kwargs)
+    found = run.recording.find(key, "step", digest)
+    if found is not None:
+        return await run.recording.value(found, returned(fn))
+    await run.begin()
+    with run.waits.working():
+        began = run.attempt.clock.now()
+        token = STEP.set(key)
+        try:
+            seed = ids.derived_id("idempotency", run.task.id, key)
+            body = run.services.instrument(run.task.id, key, fn)
+            ran = await run_step(key, body, args, kwargs, seed=seed)
+        except SwitchgearError as error:
+            await _failed(run, key, "step", digest, error, began)
+            raise
+        finally:
+            STEP.reset(token)
+        from switchgear.tasks import payload
+
+        stored = await payload.store(run.attempt.bus.blobs, ran.data)
+        took = run.attempt.clock.now() - began
+        await run.recording.done(
+            key, "step", digest, stored, duration=took, executor="function", retries=ran.retries
+        )
+        return ran.value
+
+
+async def command(run: Run, key: str, spec: StepSpec) -> RunResult:
+    """Run a command, or return what an earlier run recorded of it."""
+    from switchgear.steps.result import RunResult
+
+    digest = of_values(spec)
+    found = run.recording.find(key, "run", digest)
+    if found is not None:
+        return await run.recording.value(found, RunResult)
+    await run.begin()
+    with run.waits.working():
+        began = run.attempt.clock.now()
+        fenced = spec.env(**{FENCE: str(run.attempt.hold)})
+        try:
+            execute = run.services.instrument(run.task.id, key, run.services.run_command)
+            result = await execute(key, fenced, run.reports.output)
+        except SwitchgearError as error:
+            await _failed(run, key, "run", digest, error, began)
+            raise
+        from switchgear.tasks import payload
+
+        data = codec.encode(result)
+        stored = await payload.store(run.attempt.bus.blobs, data)
+        took = run.attempt.clock.now() - began
+        await run.recording.done(key, "run", digest, stored, duration=took, executor="process")
+        return msgspec.json.decode(data, type=RunResult)
+
+
+async def _failed(
+    run: Run, key: str, kind: Kind, digest: str, error: SwitchgearError, began: datetime
+) -> None:
+    """Record the failure; a mistake of the code is none of the step's, and may be mended before the next run."""
+    if isinstance(error, NotRecordable | StepChanged | UsageError):
+        return
+    took = run.attempt.clock.now() - began
+    await run.recording.failed(key, kind, digest, error, duration=took)

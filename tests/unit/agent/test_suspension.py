@@ -1,0 +1,371 @@
+"""Handlers that only wait give up their slot, and go on when what they wait for has come."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from switchgear import (
+    Agent,
+    Approval,
+    Context,
+    SignalTimeout,
+    TaskCancelled,
+    TaskDead,
+    WaitTimeout,
+)
+from switchgear.agent.settings import WorkerSettings
+from switchgear.agent.suspension import suspends_at
+from switchgear.contract import entries
+from switchgear.contract.values import Awaited
+from switchgear.tasks.requests import request_cancel, send_signal
+from tests.unit.agent.stage import OWNER, Gate, Number, Stage, Text, stage, until
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+HOLD = timedelta(seconds=10)
+
+
+def second(n: float) -> datetime:
+    return NOW + timedelta(seconds=n)
+
+
+def timer(until: float) -> Awaited:
+    return Awaited(key="t", kind="timer", begun=NOW, until=second(until))
+
+
+def child(until: float | None = None) -> Awaited:
+    return Awaited(
+        key="c",
+        kind="child",
+        begun=NOW,
+        until=None if until is None else second(until),
+        capability="x",
+        task="y",
+    )
+
+
+@pytest.mark.parametrize(
+    ("waits", "since", "now", "at"),
+    [
+        ([timer(60)], 0, 0, 0.05),
+        ([timer(10)], 0, 0, None),
+        ([timer(60), timer(9)], 0, 0, None),
+        ([child()], 0, 0, 10),
+        ([child()], 0, 15, 15),
+        ([child(), timer(60)], 0, 0, 10),
+        ([child(), timer(19)], 0, 0, None),
+        ([child(15)], 0, 0, None),
+        ([child(21)], 0, 0, 10),
+    ],
+)
+def test_slot_is_given_up_only_for_longer_waits(
+    waits: list[Awaited], since: float, now: float, at: float | None
+) -> None:
+    """At once for times that lie far off, after the hold time for what nobody knows, never for a moment."""
+    expected = None if at is None else second(at)
+    assert suspends_at(waits, second(since), second(now), HOLD) == expected
+
+
+def waitings(on: Stage, task: str) -> list[entries.Waiting]:
+    return [v.entry for v in on.history(task).valid if isinstance(v.entry, entries.Waiting)]
+
+
+async def signal(on: Stage, task: str, name: str, payload: bytes, group: str = "") -> None:
+    await send_signal(
+        on.bus, on.site.clock, on.scope(task), name, payload, sender="alice", group=group
+    )
+
+
+def sleeper(runs: list[int], *, hours: float = 1, concurrency: int = 4) -> Agent:
+    agent = Agent("sleeper", version="1.0.0")
+
+    @agent.capability("nap", timeout=timedelta(seconds=30), concurrency=concurrency)
+    async def nap(value: Number, ctx: Context) -> Number:
+        runs.append(value.n)
+        await ctx.sleep("nap", timedelta(hours=hours))
+        return value
+
+    return agent
+
+
+async def test_long_sleep_frees_the_slot_and_goes_on_in_time() -> None:
+    """One slot serves ten sleepers at a time; each wakes after its hour, and its handler ran twice."""
+    runs: list[int] = []
+    async with stage(sleeper(runs, concurrency=1)) as on:
+        handles = [await on.mesh.submit("nap", Number(n)) for n in range(10)]
+        began = on.site.clock.now()
+        await asyncio.gather(*(handle.result() for handle in handles))
+        took = on.site.clock.now() - began
+        assert on.events(handles[0].id) == [
+            "submitted",
+            "dispatched",
+            "waiting",
+            "dispatched",
+            "checkpoint",
+            "completed",
+        ]
+    assert timedelta(hours=1) <= took < timedelta(hours=1, seconds=5)
+    assert sorted(runs) == sorted([*range(10), *range(10)])
+
+
+async def test_short_sleep_holds_the_slot() -> None:
+    """Nothing shorter than the hold time suspends."""
+    runs: list[int] = []
+    async with stage(sleeper(runs, hours=9 / 3600)) as on:
+        handle = await on.mesh.submit("nap", Number(1))
+        await handle.result()
+        assert "waiting" not in on.events(handle.id)
+    assert runs == [1]
+
+
+async def test_call_of_a_slow_child_suspends_its_parent() -> None:
+    """The parent holds no slot while its child runs, and gets the result when it ends."""
+    agent = Agent("family", version="1.0.0")
+    runs: list[str] = []
+
+    @agent.capability("slow", timeout=None)
+    async def slow(value: Number, ctx: Context) -> Number:
+        runs.append("slow")
+        await asyncio.sleep(600)
+        return Number(value.n + 1)
+
+    @agent.capability("parent", calls=[slow], timeout=timedelta(seconds=30))
+    async def parent(value: Number, ctx: Context) -> Number:
+        runs.append("parent")
+        return await ctx.call(slow, value)
+
+    async with stage(agent) as on:
+        handle = await on.mesh.submit(parent, Number(1))
+        history = await on.reach(handle.id, "waiting")
+        assert history.position == "waiting"
+        assert await handle.result() == Number(2)
+        [waiting] = waitings(on, handle.id)
+        assert (waiting.reason, waiting.waits[0].kind) == ("child", "child")
+    assert runs == ["parent", "slow", "parent"]
+
+
+async def test_gathered_calls_wake_their_parent_once() -> None:
+    """Calls that are given to `gather` directly wait together, until the last of them has ended."""
+    agent = Agent("family", version="1.0.0")
+    runs: list[str] = []
+
+    @agent.capability("slow", timeout=None, concurrency=10)
+    async def slow(value: Number, ctx: Context) -> Number:
+        await asyncio.sleep(60 * value.n)
+        return value
+
+    @agent.capability("parent", calls=[slow], timeout=None)
+    async def parent(value: Number, ctx: Context) -> Number:
+        runs.append("parent")
+        made = await ctx.gather(*(ctx.call(slow, Number(n), key=f"c{n}") for n in range(1, 6)))
+        return Number(sum(one.n for one in made))
+
+    async with stage(agent) as on:
+        handle = await on.mesh.submit(parent, Number(1))
+        assert await handle.result() == Number(15)
+        assert len(waitings(on, handle.id)) == 1
+    assert runs == ["parent", "parent"]
+
+
+async def test_signal_resumes_whoever_waits_for_it() -> None:
+    """An approval after an hour comes as its type; early signals count too."""
+    agent = Agent("asker", version="1.0.0")
+
+    @agent.capability("ask")
+    async def ask(value: Number, ctx: Context) -> Text:
+        early = await ctx.wait_for_signal("early", Number)
+        review = await ctx.wait_for_signal("review", Approval, question="ship it?")
+        return Text(f"{early.n} {review.approved} {review.note}")
+
+    async with stage(agent) as on:
+        handle = await on.mesh.submit(ask, Number(1))
+        await signal(on, handle.id, "early", b'{"n":7}')
+        history = await on.reach(handle.id, "waiting")
+        assert history.waiting is not None
+        assert "ship it?" in history.waiting.detail
+        await asyncio.sleep(3600)
+        await signal(on, handle.id, "review", b'{"approved":true,"note":"go"}')
+        assert await handle.result() == Text("7 True go")
+
+
+async def test_signals_of_one_name_are_taken_in_order_one_a_wait() -> None:
+    """Each wait names the entry that it took, so a re-run takes the same."""
+    agent = Agent("asker", version="1.0.0")
+    gate = Gate()
+
+    @agent.capability("ask", timeout=None)
+    async def ask(value: Number, ctx: Context) -> Text:
+        await gate()
+        got = [(await ctx.wait_for_signal("next", Number, key=f"n{n}")).n for n in range(3)]
+        return Text(str(got))
+
+    async with stage(agent) as on:
+        handle = await on.mesh.submit(ask, Number(1))
+        await until(lambda: gate.inside == 1)
+        for n in (3, 1, 2):
+            await signal(on, handle.id, "next", b'{"n":%d}' % n)
+        gate.open()
+        assert await handle.result() == Text("[3, 1, 2]")
+        taken = [
+            v.entry.signal
+            for v in on.history(handle.id).valid
+            if isinstance(v.entry, entries.Checkpoint)
+        ]
+    assert taken == sorted(taken)
+    assert all(taken)
+
+
+async def test_signal_of_a_group_is_taken_only_from_that_group() -> None:
+    """The owner cannot answer for the approvers, nor they for the owner."""
+    agent = Agent("asker", version="1.0.0")
+
+    @agent.capability("ask")
+    async def ask(value: Number, ctx: Context) -> Text:
+        got = await ctx.wait_for_signal("review", Approval, sender="approvers")
+        return Text(got.note)
+
+    async with stage(agent) as on:
+        handle = await on.mesh.submit(ask, Number(1))
+        await signal(on, handle.id, "review", b'{"approved":true,"note":"owner"}')
+        await on.reach(handle.id, "waiting")
+        await signal(
+            on, handle.id, "review", b'{"approved":true,"note":"group"}', group="approvers"
+        )
+        assert await handle.result() == Text("group")
+
+
+async def test_signal_that_does_not_fit_is_invalid_input() -> None:
+    """It is taken all the same: the next attempt waits for another."""
+    agent = Agent("asker", version="1.0.0")
+
+    @agent.capability("ask")
+    async def ask(value: Number, ctx: Context) -> Number:
+        return await ctx.wait_for_signal("it", Number)
+
+    async with stage(agent) as on:
+        handle = await on.mesh.submit(ask, Number(1))
+        await signal(on, handle.id, "it", b'{"n":"many"}')
+        with pytest.raises(TaskDead) as caught:
+            await handle.result()
+    assert (caught.value.cause_code, caught.value.error_class) == ("SG1507", "invalid")
+
+
+async def test_time_limit_of_a_signal_is_fixed_by_the_first_run() -> None:
+    """Two hours are two hours, however often the handler runs; the timeout is recorded."""
+    agent = Agent("asker", version="1.0.0")
+
+    @agent.capability("ask")
+    async def ask(value: Number, ctx: Context) -> Text:
+        try:
+            await ctx.gather(
+                ctx.wait_for_signal("it", Number, timeout=timedelta(hours=2)),
+                nap(ctx),
+            )
+        except SignalTimeout as error:
+            return Text(error.code)
+        return Text("came")
+
+    async def nap(ctx: Context) -> None:
+        for n in range(10):
+            await ctx.sleep(f"nap{n}", timedelta(minutes=30))
+
+    async with stage(agent) as on:
+        handle = await on.mesh.submit(ask, Number(1))
+        assert await handle.result() == Text("SG1508")
+        row = await handle.status()
+        took = row.updated_at - row.submitted_at
+    assert timedelta(hours=2) <= took < timedelta(hours=2, seconds=5)
+
+
+async def test_waits_do_not_count_for_the_timeout_of_an_attempt() -> None:
+    """A handler that holds its slot for 8 s of waiting has used nothing of its second."""
+    agent = Agent("patient", version="1.0.0")
+
+    @agent.capability("work", timeout=timedelta(seconds=1))
+    async def work(value: Number, ctx: Context) -> Number:
+        await asyncio.sleep(0.5)
+        await ctx.sleep("a", timedelta(seconds=8))
+        await asyncio.sleep(0.4)
+        return value
+
+    async with stage(agent) as on:
+        assert await on.mesh.call(work, Number(1)) == Number(1)
+
+
+async def test_suspended_task_can_be_cancelled() -> None:
+    """Nobody holds it: a coordinator ends it."""
+    runs: list[int] = []
+    async with stage(sleeper(runs)) as on:
+        handle = await on.mesh.submit("nap", Number(1))
+        await on.reach(handle.id, "waiting")
+        await request_cancel(on.bus, on.site.clock, on.scope(handle.id), "no longer wanted")
+        with pytest.raises(TaskCancelled):
+            await handle.result()
+    assert runs == [1]
+
+
+async def test_handler_that_swallows_the_suspension_counts_for_nothing() -> None:
+    """What it returns or raises afterwards is ignored, and its delivery is let go."""
+    agent = Agent("stubborn", version="1.0.0")
+    runs: list[int] = []
+
+    @agent.capability("work", timeout=None)
+    async def work(value: Number, ctx: Context) -> Number:
+        runs.append(1)
+        try:
+            await ctx.sleep("nap", timedelta(hours=1))
+        except asyncio.CancelledError:
+            return Number(99)
+        return Number(1)
+
+    async with stage(agent) as on:
+        handle = await on.mesh.submit(work, Number(0))
+        assert await handle.result() == Number(1)
+    assert runs == [1, 1]
+
+
+async def test_signal_just_before_the_suspension_keeps_the_handler_running() -> None:
+    """The refused entry is decided anew: the signal has come, so there is nothing to wait for."""
+    agent = Agent("asker", version="1.0.0")
+    runs: list[int] = []
+
+    @agent.capability("ask")
+    async def ask(value: Number, ctx: Context) -> Number:
+        runs.append(1)
+        return await ctx.wait_for_signal("it", Number)
+
+    async with stage(agent, settings=WorkerSettings(hold_time=timedelta(seconds=10))) as on:
+        handle = await on.mesh.submit(ask, Number(0))
+        await until(lambda: len(runs) == 1)
+        await asyncio.sleep(9.9)
+        await signal(on, handle.id, "it", b'{"n":3}')
+        assert await handle.result() == Number(3)
+    assert runs == [1]
+
+
+async def test_call_with_a_timeout_counts_from_the_first_run() -> None:
+    """WaitTimeout comes when it was to come, and the child is cancelled."""
+    agent = Agent("family", version="1.0.0")
+    gate = Gate()
+
+    @agent.capability("slow", timeout=None)
+    async def slow(value: Number, ctx: Context) -> None:
+        await gate()
+
+    @agent.capability("parent", calls=[slow])
+    async def parent(value: Number, ctx: Context) -> Text:
+        try:
+            await ctx.call(slow, value, timeout=timedelta(minutes=5))
+        except WaitTimeout as error:
+            return Text(error.code)
+        return Text("came")
+
+    async with stage(agent) as on:
+        handle = await on.mesh.submit(parent, Number(1))
+        assert await handle.result() == Text("SG1403")
+        row = await handle.status()
+        assert row.updated_at - row.submitted_at < timedelta(minutes=5, seconds=5)
+        assert row.owner == OWNER
+        await until(lambda: gate.inside == 0)
