@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
 from switchgear.contract import entries
 from switchgear.contract.queries import Explanation
+from switchgear.contract.values import Awaited
 from switchgear.lifecycle.history import History
+from switchgear.lifecycle.signalling import Groups
 from switchgear.registry.table import Table
 
+_SHOWN = 5
+"""Waits of one task that are told one by one."""
 
-def explain(history: History, table: Table, runner: str = "") -> Explanation:
-    """What a person who asks "why is it not running" needs to know; `runner` announces to run it."""
+
+class Known(NamedTuple):
+    """What the explaining replica knows beside the history."""
+
+    runner: str = ""
+    """The instance that announces that it runs the task."""
+    waits: tuple[Awaited, ...] = ()
+    """What the suspended handler waits for."""
+    ended: Mapping[str, int] = MappingProxyType({})
+    """By key of a wait for children: how many of them have ended, as far as is known."""
+    groups: Groups = MappingProxyType({})
+
+
+NOTHING = Known()
+
+
+def explain(history: History, table: Table, known: Known = NOTHING) -> Explanation:
+    """What a person who asks "why is it not running" needs to know."""
     return Explanation(
         task=history.task,
         capability=history.capability,
         state=history.state,
-        sentences=tuple(_sentences(history, table, runner)),
+        sentences=tuple(_sentences(history, table, known)),
         route=history.dispatched.route if history.dispatched else None,
         voids=tuple(f"entry {void.stored.sequence}: {void.reason}" for void in history.voids),
     )
 
 
-def _sentences(history: History, table: Table, runner: str) -> list[str]:
+def _sentences(history: History, table: Table, known: Known) -> list[str]:
     if history.remnant:
         return ["Its oldest entries were deleted by retention; it ended long ago."]
     told: list[str] = []
@@ -37,17 +61,17 @@ def _sentences(history: History, table: Table, runner: str) -> list[str]:
         told.append(f"Attempts failed: {history.failures}; last: {error.code} {error.message}.")
     if history.cancelling is not None and history.ended is None:
         told.append(f"It is being cancelled: {history.cancelling.reason or 'no reason given'}.")
-    told.extend(_now(history, table, runner))
+    told.extend(_now(history, table, known))
     return told
 
 
-def _now(history: History, table: Table, runner: str) -> list[str]:
+def _now(history: History, table: Table, known: Known) -> list[str]:
     if history.ended is not None:
         return [_ended(history)]
     if history.position == "waiting" and history.waiting is not None:
-        return [_waiting(history, history.waiting, table)]
+        return _waiting(history, history.waiting, table, known)
     if history.position == "held":
-        return [_held(history, table, runner)]
+        return [_held(history, table, known.runner)]
     if history.position == "loose":
         return ["Handed back by its holder; its lane offers it to the next free instance."]
     if history.position == "queued":
@@ -66,17 +90,65 @@ def _ended(history: History) -> str:
     return f"Ended: {history.ended}."
 
 
-def _waiting(history: History, waiting: entries.Waiting, table: Table) -> str:
-    if waiting.reason != "capacity":
-        until = f" until {waiting.until:%H:%M:%S} UTC" if waiting.until else ""
-        return f"Waiting for {waiting.reason}{until}."
-    pools = table.pools(history.capability)
-    if pools:
+def _waiting(history: History, waiting: entries.Waiting, table: Table, known: Known) -> list[str]:
+    if waiting.reason == "capacity":
+        return [_no_capacity(history, waiting, table)]
+    until = f"{waiting.until:%Y-%m-%d %H:%M:%S} UTC" if waiting.until else "a wake"
+    if waiting.reason == "start":
+        return [f"Waiting for its start at {until}."]
+    if waiting.reason == "turn":
+        after = history.submitted.after if history.submitted else None
+        return [f"Waiting for its turn: it comes after task {after}."]
+    if waiting.reason == "retry":
+        attempts = _attempts(history)
+        return [f"Waiting to be tried again at {until}: {attempts}."]
+    told = [_awaited(wait, history, known) for wait in known.waits[:_SHOWN]]
+    more = len(known.waits) - len(told)
+    if more > 0:
+        told.append(f"And for {more} more.")
+    return told or [f"Suspended: waiting for {waiting.reason} until {until}."]
+
+
+def _no_capacity(history: History, waiting: entries.Waiting, table: Table) -> str:
+    if table.pools(history.capability):
         return f"Waiting: {waiting.detail}."
     last = table.last_offered(history.capability)
     if last:
         return f"Waiting: nobody offers {history.capability} (last offered by {last})."
     return f"Waiting: {waiting.detail}."
+
+
+def _attempts(history: History) -> str:
+    failed, dispatched = history.failure, history.dispatched
+    if failed is None or dispatched is None:
+        return "an attempt failed"
+    most = dispatched.retry.of(failed.error.error_class).max_attempts
+    return f"attempt {history.failures + 1} of {most}, after {history.failures} failed"
+
+
+def _awaited(wait: Awaited, history: History, known: Known) -> str:
+    limit = f", until {wait.until:%Y-%m-%d %H:%M:%S} UTC" if wait.until else ""
+    if wait.kind == "timer":
+        return f"Sleeping ({wait.key}){limit}."
+    if wait.kind == "child":
+        return f"Suspended: waiting for its child {wait.capability} {wait.task}{limit}."
+    if wait.kind == "children":
+        still = wait.count - known.ended.get(wait.key, 0)
+        return (
+            f"Suspended: waiting for its children, at most {still} of {wait.count} "
+            f"{wait.capability} are open{limit}."
+        )
+    return _signal(wait, history, known, limit)
+
+
+def _signal(wait: Awaited, history: History, known: Known, limit: str) -> str:
+    question = f' "{wait.question}"' if wait.question else ""
+    if not wait.sender:
+        who = f"{history.owner} may answer"
+    else:
+        members = ", ".join(sorted(known.groups.get(wait.sender, ())))
+        who = f"{wait.sender} may answer ({members or 'nobody is in that group'})"
+    return f"Suspended: waiting for the signal {wait.signal}{question}; {who}{limit}."
 
 
 def _held(history: History, table: Table, runner: str) -> str:

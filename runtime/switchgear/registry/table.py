@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from switchgear.contract import codec, limits, subjects
-from switchgear.contract.announcement import Announcement, Offer
+from switchgear.contract.announcement import Announcement, Offer, Running
 from switchgear.errors import ProtocolError
 from switchgear.lifecycle.routing import Pool
 
@@ -36,6 +36,8 @@ class Table:
     version: int = 0
     """Grows with every change that routing could see."""
     _leaving: set[str] = field(default_factory=set[str])
+    _lost: set[str] = field(default_factory=set[str])
+    """Subjects of instances whose connection ended, and that have not announced themselves since (rule 7)."""
     _pools: dict[str, list[Pool]] = field(default_factory=dict[str, list[Pool]])
 
     def settle(self, now: datetime) -> None:
@@ -59,6 +61,7 @@ class Table:
         before = self._accepting()
         self.instances[subject] = Instance(announcement, heard)
         self._leaving.discard(subject)
+        self._lost.discard(subject)
         self._changed()
         return {capability for capability, _ in self._accepting() - before}
 
@@ -70,6 +73,7 @@ class Table:
             self._leaving.add(subject)
             return
         gone = self.instances.pop(subject)
+        self._lost.discard(subject)
         for offer in gone.announcement.offers:
             name = f"{gone.announcement.agent} {offer.version} ({gone.announcement.instance})"
             self.departed[offer.name] = (name, now)
@@ -87,6 +91,21 @@ class Table:
         for subject in stale | self._leaving:
             self.remove(subject, now)
         self._leaving.clear()
+
+    def heard(self, instance: str) -> datetime | None:
+        """When this instance announced itself last; None for one that is not there."""
+        subject = self._subject(instance)
+        return None if subject is None else self.instances[subject].heard
+
+    def lost(self, instance: str) -> tuple[Running, ...]:
+        """Its connection ended: it counts for nothing until it announces itself again. Returns what it ran."""
+        subject = self._subject(instance)
+        if subject is None:
+            return ()
+        if subject not in self._lost:
+            self._lost.add(subject)
+            self._changed()
+        return self.instances[subject].announcement.running
 
     def pools(self, capability: str) -> list[Pool]:
         """The pools behind a capability, in a fixed order."""
@@ -114,11 +133,18 @@ class Table:
         is late with announcing counts as dead here, unless the broker was away itself.
         """
         patient = self.is_settling(now) is not None
-        for instance in self.instances.values():
+        for subject, instance in self.instances.items():
+            if subject in self._lost:
+                continue
             runs = any(running.task == task for running in instance.announcement.running)
             if runs and (patient or now - instance.heard <= limits.ANNOUNCE_EVERY * 1.5):
                 return instance.announcement.instance
         return ""
+
+    def _subject(self, instance: str) -> str | None:
+        """Where this instance announces itself; None for one that is not there."""
+        ending = f".{instance}"
+        return next((subject for subject in self.instances if subject.endswith(ending)), None)
 
     def _changed(self) -> None:
         self.version += 1
@@ -127,14 +153,14 @@ class Table:
     def _accepting(self) -> set[tuple[str, str]]:
         return {
             (offer.name, offer.pool)
-            for instance in self.instances.values()
-            if not instance.announcement.draining
+            for subject, instance in self.instances.items()
+            if not instance.announcement.draining and subject not in self._lost
             for offer in instance.announcement.offers
         }
 
     def _build(self) -> dict[str, list[Pool]]:
         groups: dict[tuple[str, str], list[tuple[Announcement, Offer]]] = {}
-        for subject in sorted(self.instances):
+        for subject in sorted(self.instances.keys() - self._lost):
             announcement = self.instances[subject].announcement
             for offer in announcement.offers:
                 groups.setdefault((offer.name, offer.pool), []).append((announcement, offer))

@@ -137,3 +137,30 @@ def test_bad_announcements_are_refused_and_change_nothing(subject: str, data: by
         table.put(subject, good if data is None else data, T0)
     assert table.version == version
     assert list(table.instances) == ["sg.announce.a.i1"]
+
+
+def test_a_lost_instance_counts_for_nothing_until_it_announces_itself_again() -> None:
+    """Its pool accepts nothing, it runs nothing; what it ran is told, to each who asks."""
+    table = Table()
+    ran = Running(task="t", owner="o", capability="work", since=T0, ack="ack")
+    announce(table, running=(ran,))
+    version = table.version
+    assert table.heard("i1") == T0
+    assert table.lost("i1") == (ran,)
+    assert table.lost("i1") == (ran,)
+    assert table.version > version
+    assert (table.pools("work"), table.runner("t", T0)) == ([], "")
+    assert announce(table, "i1", T0 + SECOND, running=(ran,)) == {"work"}
+    assert table.heard("i1") == T0 + SECOND
+    assert (len(table.pools("work")), table.runner("t", T0 + SECOND)) == (1, "i1")
+
+
+def test_a_lost_instance_that_nobody_knows_ran_nothing() -> None:
+    """Connections of clients end all the time; one whose name ends alike is another."""
+    table = Table()
+    announce(table, "long-i1")
+    assert (table.lost("i1"), table.heard("i1")) == ((), None)
+    assert len(table.pools("work")) == 1
+    table.lost("long-i1")
+    table.remove("sg.announce.a.long-i1", T0)
+    assert announce(table, "long-i1") == {"work"}
