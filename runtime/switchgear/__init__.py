@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from switchgear.agent.context import Context
     from switchgear.agent.declare import Agent
+    from switchgear.agent.outcome import Outcome
     from switchgear.agent.resource import Resource
     from switchgear.agent.step import step
     from switchgear.agent.task_info import TaskInfo
     from switchgear.client.connect import connect
-    from switchgear.client.events import TaskEvent
-    from switchgear.client.handle import TaskHandle
     from switchgear.client.mesh import Mesh
     from switchgear.client.sync import SyncMesh, SyncTaskHandle
+    from switchgear.contract.approval import Approval
     from switchgear.contract.capability import Capability
+    from switchgear.contract.cron import Cron
+    from switchgear.contract.topic import Message, Topic
     from switchgear.contract.values import Retry
     from switchgear.errors import (
         ClearTextRefused,
@@ -28,15 +30,19 @@ if TYPE_CHECKING:
         Conflict,
         DuplicateKey,
         ExtraMissing,
+        Forbidden,
         InvalidInput,
         NotDeclared,
         NotFound,
         NotRecordable,
         OutcomeUnknown,
+        Overloaded,
         Permanent,
         ProtocolError,
         Retryable,
         ServerUnfit,
+        SignalTimeout,
+        StepChanged,
         StepFailed,
         SwitchgearError,
         TaskCancelled,
@@ -50,6 +56,9 @@ if TYPE_CHECKING:
     )
     from switchgear.steps.result import RunResult
     from switchgear.steps.spec import StepSpec, command
+    from switchgear.tasks.chunks import Chunk
+    from switchgear.tasks.events import TaskEvent
+    from switchgear.tasks.handle import TaskHandle
 
 __version__ = "0.1.0"
 
@@ -57,21 +66,27 @@ _HOMES: dict[str, str] = {
     # declare
     "Agent": "agent.declare",
     "Capability": "contract.capability",
+    "Cron": "contract.cron",
     "Resource": "agent.resource",
     "Retry": "contract.values",
+    "Topic": "contract.topic",
     "step": "agent.step",
     # handle
+    "Approval": "contract.approval",
     "Context": "agent.context",
+    "Message": "contract.topic",
+    "Outcome": "agent.outcome",
     "RunResult": "steps.result",
     "StepSpec": "steps.spec",
     "TaskInfo": "agent.task_info",
     "command": "steps.spec",
     # call
+    "Chunk": "tasks.chunks",
     "Mesh": "client.mesh",
     "SyncMesh": "client.sync",
     "SyncTaskHandle": "client.sync",
-    "TaskEvent": "client.events",
-    "TaskHandle": "client.handle",
+    "TaskEvent": "tasks.events",
+    "TaskHandle": "tasks.handle",
     "connect": "client.connect",
     # errors that handlers raise
     "Permanent": "errors",
@@ -80,6 +95,7 @@ _HOMES: dict[str, str] = {
     "Conflict": "errors",
     "NotFound": "errors",
     "OutcomeUnknown": "errors",
+    "Overloaded": "errors",
     "TaskCancelled": "errors",
     "TaskDead": "errors",
     "TaskExpired": "errors",
@@ -91,11 +107,14 @@ _HOMES: dict[str, str] = {
     "InvalidInput": "errors",
     "NotDeclared": "errors",
     "NotRecordable": "errors",
+    "SignalTimeout": "errors",
+    "StepChanged": "errors",
     "StepFailed": "errors",
     # errors that both meet
     "ClearTextRefused": "errors",
     "ConfigError": "errors",
     "ExtraMissing": "errors",
+    "Forbidden": "errors",
     "ProtocolError": "errors",
     "ServerUnfit": "errors",
     "SwitchgearError": "errors",
@@ -107,16 +126,22 @@ __all__ = [
     # declare
     "Agent",
     "Capability",
+    "Cron",
     "Resource",
     "Retry",
+    "Topic",
     "step",
     # handle
+    "Approval",
     "Context",
+    "Message",
+    "Outcome",
     "RunResult",
     "StepSpec",
     "TaskInfo",
     "command",
     # call
+    "Chunk",
     "Mesh",
     "SyncMesh",
     "SyncTaskHandle",
@@ -130,6 +155,7 @@ __all__ = [
     "Conflict",
     "NotFound",
     "OutcomeUnknown",
+    "Overloaded",
     "TaskCancelled",
     "TaskDead",
     "TaskExpired",
@@ -141,11 +167,14 @@ __all__ = [
     "InvalidInput",
     "NotDeclared",
     "NotRecordable",
+    "SignalTimeout",
+    "StepChanged",
     "StepFailed",
     # errors that both meet
     "ClearTextRefused",
     "ConfigError",
     "ExtraMissing",
+    "Forbidden",
     "ProtocolError",
     "ServerUnfit",
     "SwitchgearError",

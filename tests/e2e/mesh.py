@@ -92,7 +92,7 @@ class Place:
             for name, value in os.environ.items()
             if not name.startswith("SWITCHGEAR_") and name not in ("NO_COLOR", "PYTHONPATH")
         }
-        self.environment = kept | {"XDG_CONFIG_HOME": str(folder / "config")}
+        self.environment: dict[str, str] = kept | {"XDG_CONFIG_HOME": str(folder / "config")}
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-P", "-m", "switchgear.cli", *arguments]
@@ -117,8 +117,9 @@ class Place:
 class Dev(Place):
     """A folder in which `switchgear dev` runs the agent above."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
         super().__init__(folder)
+        self.environment |= environment
         (folder / "hello.py").write_text(AGENT, encoding="utf-8")
         self._log = (folder / "dev.txt").open("wb")
         self.process = subprocess.Popen(

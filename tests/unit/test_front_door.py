@@ -16,14 +16,24 @@ DOOR = Path(str(switchgear.__file__))
 
 HOMES: dict[str, str] = vars(switchgear)["_HOMES"]
 GROUPS = {
-    "declare": ["Agent", "Capability", "Resource", "Retry", "step"],
-    "handle": ["Context", "RunResult", "StepSpec", "TaskInfo", "command"],
-    "call": ["Mesh", "SyncMesh", "SyncTaskHandle", "TaskEvent", "TaskHandle", "connect"],
+    "declare": ["Agent", "Capability", "Cron", "Resource", "Retry", "Topic", "step"],
+    "handle": [
+        "Approval",
+        "Context",
+        "Message",
+        "Outcome",
+        "RunResult",
+        "StepSpec",
+        "TaskInfo",
+        "command",
+    ],
+    "call": ["Chunk", "Mesh", "SyncMesh", "SyncTaskHandle", "TaskEvent", "TaskHandle", "connect"],
     "errors that handlers raise": ["Permanent", "Retryable"],
     "errors that callers meet": [
         "Conflict",
         "NotFound",
         "OutcomeUnknown",
+        "Overloaded",
         "TaskCancelled",
         "TaskDead",
         "TaskExpired",
@@ -36,12 +46,15 @@ GROUPS = {
         "InvalidInput",
         "NotDeclared",
         "NotRecordable",
+        "SignalTimeout",
+        "StepChanged",
         "StepFailed",
     ],
     "errors that both meet": [
         "ClearTextRefused",
         "ConfigError",
         "ExtraMissing",
+        "Forbidden",
         "ProtocolError",
         "ServerUnfit",
         "SwitchgearError",

@@ -7,10 +7,18 @@ help and completion cost no more than the parser.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+
+VALUED = frozenset({"--url", "--context"})
+"""Shared options that take a value, wherever they stand."""
 
 
 def main() -> None:
     """Run the command of the process's arguments, and end the process with its exit code."""
+    if serves_agent(sys.argv[1:]):
+        from switchgear.agent import crash_reporter
+
+        crash_reporter.watch()  # before anything else is imported: the watcher stays small
     try:
         from switchgear.cli import shell
     except ModuleNotFoundError as error:
@@ -22,3 +30,12 @@ def main() -> None:
         )
         raise SystemExit(2) from None
     raise SystemExit(shell.run(sys.argv[1:]))
+
+
+def serves_agent(tokens: Sequence[str]) -> bool:
+    """Whether the command is `agent run`, and not a call for help."""
+    index = 0
+    while index < len(tokens) and tokens[index].startswith("-"):
+        index += 2 if tokens[index] in VALUED else 1
+    is_help = "--help" in tokens or "-h" in tokens
+    return list(tokens[index : index + 2]) == ["agent", "run"] and not is_help

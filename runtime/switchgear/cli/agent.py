@@ -52,7 +52,6 @@ async def _instances(mesh: Mesh) -> tuple[Announcement, ...]:
 
 
 async def _ls(common: Common) -> int:
-    import msgspec
 
     from switchgear.clock import SYSTEM
 
@@ -64,12 +63,11 @@ async def _ls(common: Common) -> int:
 
         return screens.agents(found, SYSTEM.now())
 
-    common.output.put("agent-list", {"instances": msgspec.to_builtins(found)}, draw)
+    common.output.put("agent-list", {"instances": found}, draw)
     return exits.OK
 
 
 async def _show(name: str, common: Common) -> int:
-    import msgspec
 
     from switchgear.clock import SYSTEM
 
@@ -83,7 +81,7 @@ async def _show(name: str, common: Common) -> int:
 
         return Group(*(screens.agent(one, SYSTEM.now()) for one in found))
 
-    common.output.put("agent", {"name": name, "instances": msgspec.to_builtins(found)}, draw)
+    common.output.put("agent", {"name": name, "instances": found}, draw)
     return exits.OK
 
 

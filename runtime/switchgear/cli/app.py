@@ -25,8 +25,11 @@ class Command(NamedTuple):
 
 GROUPS: Final[dict[str, str]] = {
     "task": "Submit tasks and follow them to their results.",
+    "dead": "Tasks that failed for good: by cause, and how to try them again.",
     "agent": "Run agents, look at the live ones, drain them.",
     "capability": "What the mesh offers.",
+    "schedule": "Tasks that are started again and again.",
+    "topic": "Messages that start tasks, and reach who listens.",
     "context": "Saved settings: where meshes are, and who acts.",
 }
 
@@ -84,6 +87,67 @@ COMMANDS: Final[tuple[Command, ...]] = (
         ("switchgear task result 01m8272mdev9hdfjmk70paqnjk --timeout 30s",),
     ),
     Command(
+        "task cancel",
+        "steer:cancel",
+        "Ask for a task's end. Its handler is stopped, what it registered is undone, its children are cancelled.",
+        ("switchgear task cancel 01m8272mdev9hdfjmk70paqnjk --reason 'wrong branch'",),
+    ),
+    Command(
+        "task signal",
+        "steer:signal",
+        "Send a task a signal: a wait for this name takes it, now or later.",
+        (
+            "switchgear task signal 01m8272mdev9hdfjmk70paqnjk price 42",
+            "switchgear task signal 01m8272mdev9hdfjmk70paqnjk files @files.json",
+        ),
+    ),
+    Command(
+        "task retry",
+        "steer:retry",
+        "Let a task that waits for its next attempt, or for its start, begin now.",
+        ("switchgear task retry 01m8272mdev9hdfjmk70paqnjk",),
+    ),
+    Command(
+        "task approve",
+        "steer:approve",
+        "Say yes to what a task asks.",
+        ("switchgear task approve 01m8272mdev9hdfjmk70paqnjk --note 'looks good'",),
+    ),
+    Command(
+        "task deny",
+        "steer:deny",
+        "Say no to what a task asks.",
+        ("switchgear task deny 01m8272mdev9hdfjmk70paqnjk --note 'not before Monday'",),
+    ),
+    Command(
+        "task questions",
+        "steer:questions",
+        "List your tasks that wait for an answer.",
+        ("switchgear task questions",),
+    ),
+    Command(
+        "dead ls",
+        "dead:ls",
+        "List dead tasks by their causes, the most frequent first, or the tasks of one cause.",
+        ("switchgear dead ls", "switchgear dead ls --fingerprint 4f1c09d2ab3e"),
+    ),
+    Command(
+        "dead show",
+        "dead:show",
+        "Show a dead task: why it died, what it was given, who has tried it again and with what.",
+        ("switchgear dead show 01m8272mdev9hdfjmk70paqnjk",),
+    ),
+    Command(
+        "dead redrive",
+        "dead:redrive",
+        "Try dead tasks again, as new tasks without what the dead ones recorded.",
+        (
+            "switchgear dead redrive 01m8272mdev9hdfjmk70paqnjk",
+            """switchgear dead redrive 01m8272mdev9hdfjmk70paqnjk --input '{"name": "Ada"}'""",
+            "switchgear dead redrive --fingerprint 4f1c09d2ab3e --dry-run",
+        ),
+    ),
+    Command(
         "agent run",
         "services:agent_run",
         "Serve an agent until SIGTERM, Ctrl-C, or an order to drain.",
@@ -118,6 +182,54 @@ COMMANDS: Final[tuple[Command, ...]] = (
         "capability:show",
         "Show one capability: its description, who offers it, and its schemas.",
         ("switchgear capability show greet",),
+    ),
+    Command(
+        "schedule put",
+        "schedule:put",
+        "Start a task at each time that a cron expression names.",
+        (
+            "switchgear schedule put report report-sales '30 6 * * MON' @report.json",
+            "switchgear schedule put check check-stock '*/5 8-18 * * *' --overlap queue",
+        ),
+    ),
+    Command(
+        "schedule ls",
+        "schedule:ls",
+        "List your schedules: when each is due next, and the task that it started last.",
+        ("switchgear schedule ls", "switchgear schedule ls --agent reporter --json"),
+    ),
+    Command(
+        "schedule pause",
+        "schedule:pause",
+        "Let a schedule start nothing until it is resumed.",
+        ("switchgear schedule pause report",),
+    ),
+    Command(
+        "schedule resume",
+        "schedule:resume",
+        "Let a paused schedule go on. What became due meanwhile is treated as missed.",
+        ("switchgear schedule resume report",),
+    ),
+    Command(
+        "schedule rm",
+        "schedule:rm",
+        "Take a schedule away. Tasks that it started go on.",
+        ("switchgear schedule rm report",),
+    ),
+    Command(
+        "topic publish",
+        "topic:publish",
+        "Publish a message on a topic, and print its id. It starts a task of each capability that the topic triggers.",
+        (
+            """switchgear topic publish tagged '{"ref": "v1.2.0"}' --key v1.2.0""",
+            "switchgear topic publish stock-changed @change.json --to warehouse",
+        ),
+    ),
+    Command(
+        "topic tail",
+        "topic:tail",
+        "Show a topic's messages as they are published.",
+        ("switchgear topic tail tagged", "switchgear topic tail tagged --count 1 --json"),
     ),
     Command(
         "explain",

@@ -30,7 +30,6 @@ async def _rows(common: Common) -> Any:
 
 
 async def _ls(common: Common) -> int:
-    import msgspec
 
     rows = sorted(await _rows(common), key=lambda row: (row.offer.name, row.offer.version))
 
@@ -39,12 +38,11 @@ async def _ls(common: Common) -> int:
 
         return mesh.capabilities(rows)
 
-    common.output.put("capability-list", {"capabilities": msgspec.to_builtins(rows)}, draw)
+    common.output.put("capability-list", {"capabilities": rows}, draw)
     return 0
 
 
 async def _show(name: str, common: Common) -> int:
-    import msgspec
 
     from switchgear.cli import suggest
 
@@ -63,6 +61,6 @@ async def _show(name: str, common: Common) -> int:
 
         return mesh.capability(found)
 
-    document = {"name": name, "pools": msgspec.to_builtins(found)}
+    document = {"name": name, "pools": found}
     common.output.put("capability", document, draw)
     return 0

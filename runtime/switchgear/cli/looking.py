@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,12 +12,14 @@ import msgspec
 from switchgear.cli import exits
 from switchgear.cli.common import COORDINATOR, READ_MODEL, Common, answered_by, joined
 from switchgear.clock import SYSTEM
-from switchgear.contract import subjects
+from switchgear.contract import entries, subjects
 from switchgear.errors import UsageError
 
 if TYPE_CHECKING:
-    from switchgear.client.events import TaskEvent
     from switchgear.contract.values import State
+    from switchgear.tasks.chunks import Chunk
+    from switchgear.tasks.events import TaskEvent
+    from switchgear.tasks.handle import TaskHandle
 
 MAX_LIMIT = 1000
 """Tasks that one answer of the read model holds at most."""
@@ -28,6 +32,8 @@ class Query(NamedTuple):
     state: State | None = None
     open_only: bool = False
     root: str | None = None
+    parent: str | None = None
+    fingerprint: str | None = None
     search: str = ""
     limit: int = 50
     before: str | None = None
@@ -38,7 +44,8 @@ async def task_list(query: Query, common: Common) -> int:
     output = common.output
     if not 1 <= query.limit <= MAX_LIMIT:
         raise UsageError(f"--limit is {query.limit}", fix=f"give a number from 1 to {MAX_LIMIT}")
-    for name, value in (("capability", query.capability), ("run", query.root)):
+    names = (("capability", query.capability), ("run", query.root), ("parent", query.parent))
+    for name, value in names:
         if value is not None:
             subjects.token(value, name)
     async with joined(common) as mesh:
@@ -56,8 +63,8 @@ async def task_list(query: Query, common: Common) -> int:
 
 async def task(id: str, common: Common) -> int:
     """One task with its entries."""
-    from switchgear.client import events
     from switchgear.lifecycle.history import fold
+    from switchgear.tasks import events
 
     output = common.output
     async with joined(common) as mesh:
@@ -70,17 +77,21 @@ async def task(id: str, common: Common) -> int:
     if submitted is not None and submitted.input_blob is not None:
         given = f"{submitted.input_blob.size} bytes, stored as {submitted.input_blob.digest[:12]}…"
     root = submitted.root if submitted else ""
+    ends = (one.entry for one in reversed(history.valid))
+    failures = (one.error for one in ends if isinstance(one, entries.AttemptFailed | entries.Dead))
+    error = next(failures, None)
 
     def draw() -> Any:
         from switchgear.cli.render import tasks
 
-        return tasks.task(row, happened, SYSTEM.now(), input=given, root=root)
+        return tasks.task(row, happened, SYSTEM.now(), input=given, root=root, error=error)
 
     document = {
         "task": plain_data(row),
         "run": root or row.id,
         "input": submitted.input if submitted and not submitted.input_blob else None,
         "events": [event_data(event) for event in happened],
+        "error": None if error is None else plain_data(error),
         "voids": [f"{void.stored.sequence}: {void.reason}" for void in history.voids],
     }
     output.put("task", document, draw)
@@ -88,21 +99,46 @@ async def task(id: str, common: Common) -> int:
 
 
 async def watch(id: str, common: Common) -> int:
-    """One line for everything that happens to a task, until its end; the exit code tells how it ended."""
+    """A line for everything that happens to a task, until its end; the exit code tells how it ended."""
     from switchgear.cli.render import tasks
+    from switchgear.tasks.events import TaskEvent
 
     output = common.output
     last = ""
     async with joined(common) as mesh:
         handle = await mesh.get(id)
         start = (await handle.status()).submitted_at
-        async for event in handle.events():
-            last = event.event
-            if output.as_json:
-                output.line("task-event", {"task": id, **event_data(event)})
+        async for one in _happening(handle):
+            if isinstance(one, TaskEvent):
+                last = one.event
+                if output.as_json:
+                    output.line("task-event", {"task": id, **event_data(one)})
+                else:
+                    output.show(tasks.event_lines(one, start))
+            elif output.as_json:
+                output.line("task-chunk", {"task": id, **one._asdict()})
             else:
-                output.show(tasks.event_line(event, start))
+                output.show(tasks.chunk_line(one, SYSTEM.now(), start))
     return exits.OK if last == "completed" else exits.TASK_FAILED
+
+
+async def _happening(handle: TaskHandle[Any]) -> AsyncIterator[TaskEvent | Chunk[Any]]:
+    """Events and chunks as they come, until the task's end."""
+    arrived: asyncio.Queue[TaskEvent | Chunk[Any] | None] = asyncio.Queue()
+
+    async def pump(source: AsyncIterator[TaskEvent | Chunk[Any]]) -> None:
+        async for one in source:
+            arrived.put_nowait(one)
+
+    pumping = asyncio.gather(pump(handle.chunks()), pump(handle.events()))
+    pumping.add_done_callback(lambda _: arrived.put_nowait(None))
+    try:
+        while (one := await arrived.get()) is not None:
+            yield one
+        await pumping
+    finally:
+        pumping.cancel()
+        await asyncio.gather(pumping, return_exceptions=True)
 
 
 async def result(id: str, limit: timedelta | None, common: Common) -> int:

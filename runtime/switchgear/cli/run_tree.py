@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from switchgear.client import events
 from switchgear.contract import subjects
 from switchgear.contract.entries import Submitted
 from switchgear.errors import ProtocolError
 from switchgear.lifecycle.history import History
+from switchgear.tasks import events
 
 if TYPE_CHECKING:
-    from switchgear.client.events import TaskEvent
     from switchgear.contract.queries import Progress
     from switchgear.contract.stored import Stored
     from switchgear.lifecycle.history import Valid
+    from switchgear.tasks.events import TaskEvent
 
 
 @dataclass(slots=True)

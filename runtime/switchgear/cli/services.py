@@ -14,13 +14,34 @@ if TYPE_CHECKING:
     import asyncio
 
     from switchgear.agent.declare import Agent
+    from switchgear.coordinator.settings import CoordinatorSettings
     from switchgear.settings import Settings
 
 
-def coordinator(*, common: Common = COMMON) -> int:
-    """Serve as a coordinator until SIGTERM or Ctrl-C."""
+def coordinator(
+    *,
+    retention_age: str | None = None,
+    retention_count: int | None = None,
+    archive: Path | None = None,
+    common: Common = COMMON,
+) -> int:
+    """Serve as a coordinator until SIGTERM or Ctrl-C.
+
+    Args:
+        retention_age: How long the ledger keeps tasks that have ended, such as 7d.
+        retention_count: How many of them it keeps at most.
+        archive: Folder that gets what the ledger no longer keeps, as JSON lines.
+        common: Shared by all commands.
+    """
+    from switchgear.cli import values
+    from switchgear.coordinator.settings import CoordinatorSettings
+
+    age = values.duration(retention_age) if retention_age else None
+    told = CoordinatorSettings.load(
+        os.environ, retention_age=age, retention_count=retention_count, archive=archive
+    )
     _log()
-    shared.run(_coordinate(shared.locate(common).settings))
+    shared.run(_coordinate(shared.locate(common).settings, told))
     return 0
 
 
@@ -96,7 +117,7 @@ def _log() -> None:
     )
 
 
-async def _coordinate(settings: Settings) -> None:
+async def _coordinate(settings: Settings, how: CoordinatorSettings) -> None:
     from switchgear.bus.connection import connect
     from switchgear.errors import ExtraMissing
 
@@ -105,9 +126,11 @@ async def _coordinate(settings: Settings) -> None:
     except ModuleNotFoundError as error:
         raise ExtraMissing("the coordinator", "coordinator") from error
     told = _told()
-    bus = await connect(settings.url, name="coordinator", principal="coordinator")
+    bus = await connect(
+        settings.url, name="coordinator", principal="coordinator", lane_ack_wait=how.lease
+    )
     try:
-        service = Coordinator(bus)
+        service = Coordinator(bus, settings=how)
         await service.start()
         await told.wait()
         await service.stop()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cyclopts import CycloptsError
 
-from switchgear.cli import exits
+from switchgear.cli import VALUED, exits
 from switchgear.cli.app import app
 
 if TYPE_CHECKING:
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
     from switchgear.errors import SwitchgearError
 
-_VALUED = frozenset({"--url", "--context"})
-_GLOBAL = frozenset({*_VALUED, "--json"})
+_GLOBAL = frozenset({*VALUED, "--json"})
 
 
 def run(tokens: Sequence[str]) -> int:
@@ -48,7 +47,7 @@ def globals_last(tokens: Sequence[str]) -> list[str]:
     moved: list[str] = []
     index = 0
     while index < len(tokens) and tokens[index].partition("=")[0] in _GLOBAL:
-        width = 2 if tokens[index] in _VALUED else 1
+        width = 2 if tokens[index] in VALUED else 1
         moved += tokens[index : index + width]
         index += width
     rest = list(tokens[index:])

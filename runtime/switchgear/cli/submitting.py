@@ -15,8 +15,8 @@ from switchgear.errors import Unavailable, UsageError
 
 if TYPE_CHECKING:
     from switchgear.cli.output import Output
-    from switchgear.client.handle import TaskHandle
     from switchgear.client.mesh import Mesh
+    from switchgear.tasks.handle import TaskHandle
 
 
 class Wanted(NamedTuple):
@@ -27,6 +27,7 @@ class Wanted(NamedTuple):
     key: str | None = None
     priority: str = "normal"
     deadline: timedelta | datetime | None = None
+    start: timedelta | datetime | None = None
     labels: dict[str, str] = {}  # noqa: RUF012  # a NamedTuple's default; nobody writes to it
     require_agent: bool = False
     attempts: int | None = None
@@ -72,6 +73,7 @@ async def send(mesh: Mesh, wanted: Wanted) -> TaskHandle[Any]:
         key=wanted.key,
         priority=wanted.priority,
         deadline=wanted.deadline,
+        start=wanted.start,
         labels=wanted.labels,
         retry=None if wanted.attempts is None else Retry(max_attempts=wanted.attempts),
         require_agent=wanted.require_agent,

@@ -1,4 +1,4 @@
-"""`switchgear task`: submit, ls, show, watch, result."""
+"""`switchgear task`: submit, ls, show, watch, result; `steer` has what changes a task."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def submit(  # noqa: PLR0913 - one parameter an option
     key: str | None = None,
     priority: Priority = "normal",
     deadline: str | None = None,
+    start: str | None = None,
     label: list[str] | None = None,
     require_agent: bool = False,
     retry: int | None = None,
@@ -41,6 +42,7 @@ def submit(  # noqa: PLR0913 - one parameter an option
         key: The same key, input and options give the same task, however often they are submitted.
         priority: Lane of the task.
         deadline: When the task must have ended: 10m from now, or a moment in ISO 8601.
+        start: When it may begin: 10m from now, or a moment in ISO 8601.
         label: KEY=VALUE that the agent must have; may be given several times.
         require_agent: Reject the task at once when nobody offers the capability.
         retry: Attempts in all, instead of the capability's policy.
@@ -53,7 +55,8 @@ def submit(  # noqa: PLR0913 - one parameter an option
         input=values.task_input(input),
         key=key,
         priority=priority,
-        deadline=values.deadline(deadline) if deadline else None,
+        deadline=values.moment(deadline, "deadline") if deadline else None,
+        start=values.moment(start, "start") if start else None,
         labels=values.labels(label or ()),
         require_agent=require_agent,
         attempts=retry,
@@ -64,12 +67,14 @@ def submit(  # noqa: PLR0913 - one parameter an option
     return shared.run(submitting.submit(wanted, common))
 
 
-def ls(
+def ls(  # noqa: PLR0913 - one parameter an option
     *,
     capability: str | None = None,
     state: StateName | None = None,
     open: bool = False,
     run: str | None = None,
+    parent: str | None = None,
+    fingerprint: str | None = None,
     search: str = "",
     limit: int = 50,
     before: str | None = None,
@@ -82,6 +87,8 @@ def ls(
         state: Only tasks in this state.
         open: Only tasks that have not ended.
         run: Only this run: a root task and all its children.
+        parent: Only children of this task.
+        fingerprint: Only tasks that failed of this cause: see `switchgear dead ls`.
         search: Part of a task's id, capability or error.
         limit: How many, 1 to 1000.
         before: Only tasks before this one: the last id of the page before.
@@ -94,6 +101,8 @@ def ls(
         state=state,
         open_only=open,
         root=run,
+        parent=parent,
+        fingerprint=fingerprint,
         search=search,
         limit=limit,
         before=before,

@@ -30,19 +30,19 @@ def duration(text: str) -> timedelta:
         raise UsageError(f"the duration {text!r} is too long") from None
 
 
-def deadline(text: str) -> timedelta | datetime:
-    """A duration from now, or a moment such as 2030-01-31T12:00:00Z. Raises UsageError."""
+def moment(text: str, what: str) -> timedelta | datetime:
+    """A duration from now, or a moment such as 2030-01-31T12:00:00Z. Raises UsageError, naming `what` it is."""
     try:
         return duration(text)
     except UsageError:
         pass
     try:
-        moment = datetime.fromisoformat(text)
+        found = datetime.fromisoformat(text)
     except ValueError:
         raise UsageError(
-            f"{text!r} is no deadline", fix="write it like 10m, 2h or 2030-01-31T12:00:00Z"
+            f"{text!r} is no {what}", fix="write it like 10m, 2h or 2030-01-31T12:00:00Z"
         ) from None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
 def labels(pairs: Iterable[str]) -> dict[str, str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from switchgear.bus import connection
+from switchgear.client.loop_thread import LoopThread
 from switchgear.client.mesh import Mesh
-from switchgear.client.sync import LoopThread, SyncMesh
+from switchgear.client.sync import SyncMesh
 from switchgear.settings import Settings
 
 

@@ -4,37 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Any, TypeVar, overload
+from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar, Unpack, overload
 
 from switchgear import ids
-from switchgear.bus.port import Appended, Bus, Refused
-from switchgear.client.handle import TaskHandle
-from switchgear.client.status import status_of, tail_of
+from switchgear.bus.port import Bus
+from switchgear.client import options as given_options
+from switchgear.client.dead_letters import DeadLetters
+from switchgear.client.messages import Messaging
+from switchgear.client.options import SubmitOptions
+from switchgear.client.sending import Sender
 from switchgear.clock import SYSTEM, Clock, milliseconds
 from switchgear.contract import queries, subjects
 from switchgear.contract.capability import AnyCapability, Capability, reference
-from switchgear.contract.values import Retry, State
 from switchgear.errors import SwitchgearError, WaitTimeout
-from switchgear.tasks import asking, payload, submission
-from switchgear.tasks.scopes import scope_of
-from switchgear.tasks.watch import Followed, Watch
+from switchgear.tasks import payload, signalling, submission
+from switchgear.tasks.handle import TaskHandle
 
 In = TypeVar("In")
 Out = TypeVar("Out")
 T = TypeVar("T")
 
 
-class Mesh:
+class Mesh(Messaging):
     """A client's connection: what `async with connect() as mesh` gives."""
 
     def __init__(self, bus: Bus, principal: str, *, clock: Clock = SYSTEM) -> None:
-        self.bus = bus
-        self.principal = principal
-        """Who acts: the owner of what is submitted here."""
-        self.watch = Watch(bus)
-        self._clock = clock
+        super().__init__(bus, principal, clock=clock)
+        self._sender = Sender(bus, self.watch)
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """Tasks that failed for good, and how to try them again."""
+        return DeadLetters(self, self._start)
 
     async def start(self) -> None:
         """Begin to follow the owner's tasks."""
@@ -52,13 +55,7 @@ class Mesh:
         self,
         capability: Capability[In, Out],
         input: In,
-        *,
-        key: str | None = None,
-        priority: str = "normal",
-        deadline: datetime | timedelta | None = None,
-        labels: Mapping[str, str] = ...,
-        retry: Retry | None = None,
-        require_agent: bool = False,
+        **options: Unpack[SubmitOptions],
     ) -> TaskHandle[Out]: ...
 
     @overload
@@ -66,36 +63,28 @@ class Mesh:
         self,
         capability: str,
         input: Any,
-        *,
-        key: str | None = None,
-        priority: str = "normal",
-        deadline: datetime | timedelta | None = None,
-        labels: Mapping[str, str] = ...,
-        retry: Retry | None = None,
-        require_agent: bool = False,
+        **options: Unpack[SubmitOptions],
     ) -> TaskHandle[Any]: ...
 
     async def submit(
         self,
         capability: Capability[Any, Any] | str,
         input: Any,
-        *,
-        key: str | None = None,
-        priority: str = "normal",
-        deadline: datetime | timedelta | None = None,
-        labels: Mapping[str, str] | None = None,
-        retry: Retry | None = None,
-        require_agent: bool = False,
+        **options: Unpack[SubmitOptions],
     ) -> TaskHandle[Any]:
         """Start a task. Returns when the ledger holds it; from then on it is not lost.
 
         `key` makes a submission happen once: the same key, input and options give the same task, whoever asks and
-        however often. `labels` are those that the agent must have. `require_agent` rejects the task at once when
-        nobody offers the capability. Raises Conflict for a key with another submission, UsageError for an input
-        that is no JSON, Unavailable, OutcomeUnknown.
+        however often. `start` and `deadline` are moments, or from now: not before the one, ended by the other.
+        `labels` are those that the agent must have. `require_agent` rejects the task at once when nobody offers the
+        capability. `live` hears its chunks from the beginning. Raises Conflict for a key with another submission,
+        UsageError for an input that is no JSON, Overloaded when the ledger is full, Unavailable, OutcomeUnknown.
         """
-        options = self._options(capability, priority, deadline, labels, retry, require_agent)
-        handle, sent = await self._send(reference(capability), input, key, options)
+        wanted = reference(capability)
+        asked = self._options(wanted, options)
+        handle, sent = await self._send(
+            wanted, input, options.get("key"), asked, live=options.get("live", False)
+        )
         await sent
         return handle
 
@@ -121,7 +110,7 @@ class Mesh:
         `key` makes the whole batch happen once: each task's own key is derived from it and its position.
         """
         wanted = reference(capability)
-        options = self._options(wanted, "normal", None, None, None, require_agent=False)
+        options = self._options(wanted, {})
         begun = [
             await self._send(wanted, one, f"{key}/{index}" if key else None, options)
             for index, one in enumerate(inputs)
@@ -189,155 +178,74 @@ class Mesh:
                 one.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
 
-    # look
+    # steer
 
-    async def get(self, id: str) -> TaskHandle[Any]:
-        """A handle on a task of this principal. Raises NotFound."""
-        tail = await tail_of(self.bus.ledger, self.principal, id)
-        return TaskHandle(self.bus, self.watch, scope_of(tail.subject), object)
+    async def signal(self, task: str, name: str, value: Any = None) -> int:
+        """Signal a task, also one of another owner; returns the signal's place in the ledger.
 
-    async def status(self, id: str) -> queries.TaskRow:
-        """What the newest entry of a task says. Raises NotFound."""
-        return await status_of(self.bus.ledger, self.principal, id)
-
-    async def list(
-        self,
-        *,
-        capability: str | None = None,
-        state: State | None = None,
-        open_only: bool = False,
-        root: str | None = None,
-        search: str = "",
-        limit: int = 50,
-        before: str | None = None,
-    ) -> queries.TaskList:
-        """Tasks of this principal, newest first, from the read model; its lag is in the answer.
-
-        Raises Unavailable when no read model runs (`switchgear observe`).
+        A coordinator decides about other owners' tasks, and where the task waits for a group. Raises NotFound,
+        Conflict for a task that has ended, Forbidden, UsageError, Unavailable.
         """
-        query = queries.ListQuery(
-            capability=capability,
-            state=state,
-            open_only=open_only,
-            root=root,
-            search=search,
-            limit=limit,
-            before=before,
-        )
-        return await self.ask("list", query, queries.TaskList)
-
-    async def timeline(self, root: str) -> queries.Timeline:
-        """All entries of a run, from the read model."""
-        return await self.ask("timeline", queries.TimelineQuery(root=root), queries.Timeline)
-
-    async def capabilities(self) -> queries.Capabilities:
-        """What the mesh offers now."""
-        return await self.ask("capabilities", queries.Nothing(), queries.Capabilities)
-
-    async def agents(self) -> queries.Agents:
-        """The live instances."""
-        return await self.ask("agents", queries.Nothing(), queries.Agents)
-
-    async def explain(self, id: str) -> queries.Explanation:
-        """Why a task is where it is. Raises NotFound."""
-        return await self.ask("explain", queries.ExplainQuery(task=id), queries.Explanation)
+        bus, sender = self.bus, self.principal
+        return await signalling.signal(bus, self._clock, task, name, value, principal=sender)
 
     async def drain(self, agent: str, instance: str | None = None) -> queries.Drained:
         """Tell instances to finish what they hold and leave. Raises NotFound."""
         query = queries.DrainQuery(agent=agent, instance=instance)
         return await self.ask("drain", query, queries.Drained)
 
-    async def ask(self, verb: str, query: Any, answer: type[T]) -> T:
-        """Ask a service of the mesh. Raises what it answers, or Unavailable."""
-        return await asking.ask(self.bus.core, verb, self.principal, query, answer)
-
     # inside
 
-    def _options(
-        self,
-        capability: AnyCapability | str,
-        priority: str,
-        deadline: datetime | timedelta | None,
-        labels: Mapping[str, str] | None,
-        retry: Retry | None,
-        require_agent: bool,  # noqa: FBT001  # one of submit's own
-    ) -> submission.Options:
-        deadline_in = deadline if isinstance(deadline, timedelta) else None
-        if isinstance(deadline, timedelta):
-            deadline = self._clock.now() + deadline
-        return submission.Options(
-            version=capability.version if isinstance(capability, Capability) else "*",
-            priority=priority,
-            deadline=deadline,
-            deadline_in=deadline_in,
-            labels=dict(labels or {}),
-            retry=retry,
-            require_agent=require_agent,
-        )
+    def _options(self, wanted: AnyCapability, given: SubmitOptions) -> submission.Options:
+        return given_options.kept(given, self.now(), version=wanted.version)
 
     async def _send(
-        self, wanted: AnyCapability, input: Any, key: str | None, options: submission.Options
+        self,
+        wanted: AnyCapability,
+        input: Any,
+        key: str | None,
+        options: submission.Options,
+        *,
+        live: bool = False,
     ) -> tuple[TaskHandle[Any], asyncio.Future[None]]:
         """Send the opening entry; the future ends when it stands."""
-        now = self._clock.now()
-        moment = milliseconds(now)
+        moment = milliseconds(self._clock.now())
         task = (
             ids.derived_id("key", self.principal, wanted.name, key) if key else ids.new_id(moment)
         )
         data = payload.encode_value(input, f"the input of {wanted.name}")
+        given = await payload.store(self.bus.blobs, data)
+        return await self._open(wanted, task, given, options, live=live)
+
+    async def _start(
+        self, capability: str, task: str, given: payload.Payload, options: submission.Options
+    ) -> TaskHandle[Any]:
+        wanted: AnyCapability = Capability(capability, object, object)
+        handle, sent = await self._open(wanted, task, given, options)
+        await sent
+        return handle
+
+    async def _open(
+        self,
+        wanted: AnyCapability,
+        task: str,
+        given: payload.Payload,
+        options: submission.Options,
+        *,
+        live: bool = False,
+    ) -> tuple[TaskHandle[Any], asyncio.Future[None]]:
         opened = submission.opening(
             wanted.name,
             self.principal,
             task,
-            await payload.store(self.bus.blobs, data),
+            given,
             entry_id=ids.entry_id(),
             writer=self.bus.name,
-            now=now,
+            now=self._clock.now(),
             options=options,
         )
-        handle: TaskHandle[Any] = TaskHandle(self.bus, self.watch, opened.scope, wanted.output)
-        followed = self.watch.follow(opened.scope, fresh=True)
-        handle.expect(followed.ended)
-        stands: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        answer = asyncio.ensure_future(
-            self.bus.ledger.append(opened.subject, opened.body, scope=opened.scope, expect=0)
-        )
-        answer.add_done_callback(lambda said: self._answered(opened, said, followed, stands))
-        return handle, stands
-
-    def _answered(
-        self,
-        opened: submission.Opening,
-        answer: asyncio.Future[Appended | Refused],
-        followed: Followed,
-        stands: asyncio.Future[None],
-    ) -> None:
-        """The broker's answer to a submission; only a refusal needs reading."""
-        if answer.cancelled() or stands.cancelled():
-            self.watch.forget(opened.scope)
-            return
-        error = answer.exception()
-        if error is not None:
-            self.watch.forget(opened.scope)
-            stands.set_exception(error)
-            return
-        said = answer.result()
-        if isinstance(said, Appended):
-            self.watch.begun(followed, opened.acknowledged(said.sequence))
-            stands.set_result(None)
-        else:
-            confirmed = asyncio.ensure_future(self._confirm(opened, said, followed))
-            confirmed.add_done_callback(lambda done: _pass_on(done, stands))
-
-    async def _confirm(
-        self, opened: submission.Opening, answer: Appended | Refused, followed: Followed
-    ) -> None:
-        try:
-            await submission.confirm(self.bus, opened, answer)
-        except BaseException:
-            self.watch.forget(opened.scope)  # another submission with this key may be followed
-            raise
-        self.watch.read(followed)
+        handle = self._handle(opened.scope, wanted.output)
+        return handle, await self._sender.send(opened, handle, live=live)
 
     @staticmethod
     async def _ended(task: TaskHandle[Any]) -> int:
@@ -345,15 +253,3 @@ class Mesh:
         with contextlib.suppress(SwitchgearError):
             return await task.ended()
         return 0
-
-
-def _pass_on(done: asyncio.Future[None], to: asyncio.Future[None]) -> None:
-    error = None if done.cancelled() else done.exception()
-    if to.done():
-        return
-    if done.cancelled():
-        to.cancel()
-    elif error is not None:
-        to.set_exception(error)
-    else:
-        to.set_result(None)

@@ -2,82 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Any, Generic, TypeVar, overload
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
+from typing import Any, Generic, TypeVar, Unpack, overload
 
-from switchgear.client.events import TaskEvent
-from switchgear.client.handle import TaskHandle
-from switchgear.client.mesh import Mesh
+from switchgear.client.dead_letters import AS_IT_WAS, DeadLetters, Redrive
+from switchgear.client.loop_thread import LoopThread
+from switchgear.client.options import ListFilters, SubmitOptions
+from switchgear.client.sync_messages import SyncMessaging
 from switchgear.contract import queries
 from switchgear.contract.capability import Capability
-from switchgear.contract.values import Retry, State
-from switchgear.errors import UsageError
+from switchgear.contract.dead_letters import DeadGroups
+from switchgear.tasks.chunks import Chunk
+from switchgear.tasks.events import TaskEvent
+from switchgear.tasks.handle import TaskHandle
 
 In = TypeVar("In")
 Out = TypeVar("Out")
 T = TypeVar("T")
-
-
-class LoopThread:
-    """An event loop in a thread of its own; `call` runs a coroutine there and returns its result."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self.loop.run_forever, name="switchgear-client", daemon=True
-        )
-        self._thread.start()
-
-    def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """The coroutine's result. Ctrl-C cancels it."""
-        if threading.current_thread() is self._thread:
-            work.close()
-            raise UsageError(
-                "the synchronous client was used on its own event loop",
-                fix="use `async with connect() as mesh` in async code",
-            )
-        future = asyncio.run_coroutine_threadsafe(work, self.loop)
-        try:
-            return future.result()
-        except KeyboardInterrupt:
-            future.cancel()
-            raise
-
-    def iterate(self, source: AsyncIterator[T]) -> Iterator[T]:
-        """The items of an async iterator, one by one."""
-        try:
-            while True:
-                try:
-                    yield self.call(_next(source))
-                except StopAsyncIteration:
-                    return
-        finally:
-            self.call(_close(source))
-
-    def stop(self) -> None:
-        """End the loop and its thread."""
-        self.call(_cancel_all())
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join()
-        self.loop.close()
-
-
-async def _next(source: AsyncIterator[T]) -> T:
-    return await anext(source)
-
-
-async def _close(source: Any) -> None:
-    await source.aclose()
-
-
-async def _cancel_all() -> None:
-    others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
 
 
 class SyncTaskHandle(Generic[Out]):
@@ -111,28 +53,96 @@ class SyncTaskHandle(Generic[Out]):
         """Everything that happened and happens to the task, until its end."""
         return self._thread.iterate(self.handle.events())
 
+    @overload
+    def chunks(self) -> Iterator[Chunk[Any]]: ...
 
-class SyncMesh:
-    """A client's connection for scripts: what `with connect() as mesh` gives. Same names, no `await`."""
+    @overload
+    def chunks(self, kind: type[T]) -> Iterator[Chunk[T]]: ...
 
-    def __init__(self, thread: LoopThread, mesh: Mesh) -> None:
+    def chunks(self, kind: Any = object) -> Iterator[Chunk[Any]]:
+        """What the handler emits, until the task's end: see `TaskHandle.chunks`."""
+        return self._thread.iterate(self.handle.chunks(kind))
+
+    def progress(self) -> queries.Progress | None:
+        """The newest progress of the task."""
+        return self._thread.call(self.handle.progress())
+
+    def cancel(self, reason: str = "") -> bool:
+        """Ask for the task's end: see `TaskHandle.cancel`."""
+        return self._thread.call(self.handle.cancel(reason))
+
+    def signal(self, name: str, value: Any = None) -> int:
+        """Send the task a signal: see `TaskHandle.signal`."""
+        return self._thread.call(self.handle.signal(name, value))
+
+    def retry_now(self) -> queries.Retried:
+        """Let a waiting task begin now: see `TaskHandle.retry_now`."""
+        return self._thread.call(self.handle.retry_now())
+
+
+class SyncDeadLetters:
+    """Dead tasks for scripts: `mesh.dead_letters`. Same names as `DeadLetters`, no `await`."""
+
+    def __init__(self, thread: LoopThread, letters: DeadLetters) -> None:
         self._thread = thread
-        self.mesh = mesh
-        """The asynchronous mesh behind this one."""
-        self.principal = mesh.principal
+        self._letters = letters
+
+    def groups(
+        self, *, capability: str | None = None, fingerprint: str | None = None
+    ) -> DeadGroups:
+        """Dead tasks by cause: see `DeadLetters.groups`."""
+        found = self._letters.groups(capability=capability, fingerprint=fingerprint)
+        return self._thread.call(found)
+
+    def list(
+        self,
+        *,
+        fingerprint: str | None = None,
+        capability: str | None = None,
+        limit: int = 50,
+        before: str | None = None,
+    ) -> queries.TaskList:
+        """Dead tasks, newest first: see `DeadLetters.list`."""
+        found = self._letters.list(
+            fingerprint=fingerprint, capability=capability, limit=limit, before=before
+        )
+        return self._thread.call(found)
+
+    def redrive(
+        self, id: str, *, input: Any = AS_IT_WAS, dry_run: bool = False
+    ) -> Redrive[SyncTaskHandle[Any]]:
+        """Try a dead task again: see `DeadLetters.redrive`."""
+        told = self._thread.call(self._letters.redrive(id, input=input, dry_run=dry_run))
+        return self._wrapped(told)
+
+    def redrive_many(
+        self,
+        *,
+        fingerprint: str | None = None,
+        capability: str | None = None,
+        limit: int = 100,
+        dry_run: bool = False,
+    ) -> Sequence[Redrive[SyncTaskHandle[Any]]]:
+        """Try dead tasks again: see `DeadLetters.redrive_many`."""
+        told = self._letters.redrive_many(
+            fingerprint=fingerprint, capability=capability, limit=limit, dry_run=dry_run
+        )
+        return [self._wrapped(one) for one in self._thread.call(told)]
+
+    def _wrapped(self, told: Redrive[TaskHandle[Any]]) -> Redrive[SyncTaskHandle[Any]]:
+        handle = told.handle and SyncTaskHandle(self._thread, told.handle)
+        return Redrive(*told[:-1], handle)
+
+
+class SyncMesh(SyncMessaging):
+    """A client's connection for scripts: what `with connect() as mesh` gives. Same names, no `await`."""
 
     @overload
     def submit(
         self,
         capability: Capability[In, Out],
         input: In,
-        *,
-        key: str | None = None,
-        priority: str = "normal",
-        deadline: datetime | timedelta | None = None,
-        labels: Mapping[str, str] | None = None,
-        retry: Retry | None = None,
-        require_agent: bool = False,
+        **options: Unpack[SubmitOptions],
     ) -> SyncTaskHandle[Out]: ...
 
     @overload
@@ -140,17 +150,14 @@ class SyncMesh:
         self,
         capability: str,
         input: Any,
-        *,
-        key: str | None = None,
-        priority: str = "normal",
-        deadline: datetime | timedelta | None = None,
-        labels: Mapping[str, str] | None = None,
-        retry: Retry | None = None,
-        require_agent: bool = False,
+        **options: Unpack[SubmitOptions],
     ) -> SyncTaskHandle[Any]: ...
 
     def submit(
-        self, capability: Capability[Any, Any] | str, input: Any, **options: Any
+        self,
+        capability: Capability[Any, Any] | str,
+        input: Any,
+        **options: Unpack[SubmitOptions],
     ) -> SyncTaskHandle[Any]:
         """Start a task: see `Mesh.submit`."""
         handle: TaskHandle[Any] = self._thread.call(self.mesh.submit(capability, input, **options))
@@ -217,33 +224,22 @@ class SyncMesh:
         for handle in self._thread.iterate(source):
             yield known[id(handle)]
 
+    @property
+    def dead_letters(self) -> SyncDeadLetters:
+        """Tasks that failed for good, and how to try them again."""
+        return SyncDeadLetters(self._thread, self.mesh.dead_letters)
+
+    def signal(self, task: str, name: str, value: Any = None) -> int:
+        """Signal a task, also one of another owner: see `Mesh.signal`."""
+        return self._thread.call(self.mesh.signal(task, name, value))
+
     def get(self, id: str) -> SyncTaskHandle[Any]:
         """A handle on a task of this principal. Raises NotFound."""
         return SyncTaskHandle(self._thread, self._thread.call(self.mesh.get(id)))
 
-    def list(
-        self,
-        *,
-        capability: str | None = None,
-        state: State | None = None,
-        open_only: bool = False,
-        root: str | None = None,
-        search: str = "",
-        limit: int = 50,
-        before: str | None = None,
-    ) -> queries.TaskList:
+    def list(self, **filters: Unpack[ListFilters]) -> queries.TaskList:
         """Tasks of this principal, newest first: see `Mesh.list`."""
-        return self._thread.call(
-            self.mesh.list(
-                capability=capability,
-                state=state,
-                open_only=open_only,
-                root=root,
-                search=search,
-                limit=limit,
-                before=before,
-            )
-        )
+        return self._thread.call(self.mesh.list(**filters))
 
     def timeline(self, root: str) -> queries.Timeline:
         """All entries of a run."""

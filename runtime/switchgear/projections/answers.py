@@ -1,4 +1,4 @@
-"""Answers to core requests: lists and timelines from the read model, to each principal its own.
+"""Answers to core requests: lists, timelines and dead letters from the read model, to each principal its own.
 
 Whatever arrives is answered, if only by a Problem: raw clients send anything. How far the read
 model is behind the ledger is asked of the ledger for every answer.
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from switchgear import errors
 from switchgear.contract import codec, limits, queries, subjects
+from switchgear.contract.dead_letters import DeadGroups, DeadQuery
 from switchgear.projections.lists import Reader
 from switchgear.projections.threads import in_thread
 
@@ -37,11 +38,11 @@ _MAX_SHOWN = 1000
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-Answer = queries.TaskList | queries.Timeline
+Answer = queries.TaskList | queries.Timeline | DeadGroups
 
 
 class Answers:
-    """The subscriptions on `sg.api.list.*` and `sg.api.timeline.*`, while entered."""
+    """The subscriptions on `sg.api.list.*`, `sg.api.timeline.*` and `sg.api.dead.*`, while entered."""
 
     def __init__(self, bus: Bus, path: Path, doubt: Callable[[], None]) -> None:
         """`doubt` is called when the ledger ends before what was read of it."""
@@ -59,7 +60,11 @@ class Answers:
                 stack.callback(reader.close)
                 self._readers.put_nowait(reader)
             stack.push_async_callback(self._stop_answering)
-            for verb, answer in (("list", self.list), ("timeline", self.timeline)):
+            for verb, answer in (
+                ("list", self.list),
+                ("timeline", self.timeline),
+                ("dead", self.dead),
+            ):
                 subscription = await self._bus.core.subscribe(
                     subjects.api_filter(verb), self._receiver(answer), queue=QUEUE
                 )
@@ -78,12 +83,18 @@ class Answers:
         return queries.TaskList(tasks=page.tasks, lag=lag, more=page.more)
 
     async def timeline(self, principal: str, data: bytes) -> queries.Timeline:
-        """The entries of one of the principal's runs. Raises SwitchgearError."""
+        """A page of the entries of one of the principal's runs. Raises SwitchgearError."""
         query = codec.decode(data, queries.TimelineQuery)
-        found = await self._read(lambda reader: reader.timeline(principal, query.root))
-        if found.more:
-            raise _too_long()
-        return queries.Timeline(moments=found.moments, lag=await self._lag(found.cursor))
+        found = await self._read(lambda reader: reader.timeline(principal, query.root, query.after))
+        lag = await self._lag(found.cursor)
+        return queries.Timeline(moments=found.moments, lag=lag, more=found.more)
+
+    async def dead(self, principal: str, data: bytes) -> DeadGroups:
+        """The principal's dead tasks by cause. Raises SwitchgearError."""
+        query = codec.decode(data, DeadQuery)
+        found = await self._read(lambda reader: reader.dead(principal, query))
+        lag = await self._lag(found.cursor)
+        return DeadGroups(groups=found.groups, lag=lag, more=found.more)
 
     async def _read(self, ask: Callable[[Reader], T]) -> T:
         reader = await self._readers.get()
@@ -165,7 +176,7 @@ def problem(error: errors.SwitchgearError) -> queries.Problem:
 
 def _too_long() -> errors.ProtocolError:
     return errors.ProtocolError(
-        "the run has more entries than one answer can hold",
+        "the answer is larger than a message can be",
         code="SG1103",
-        fix="list the run's tasks and look at single ones: `switchgear task show ID`",
+        fix="ask for less at a time",
     )

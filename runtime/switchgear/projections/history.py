@@ -33,12 +33,15 @@ _MAX_EVENT = 64
 _REMNANT = "remnant"
 
 _PUT_TASK = """
-INSERT INTO tasks (number, owner, id, capability, state, is_open, root, text, row)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO tasks (number, owner, id, capability, state, is_open, root, parent, fingerprint,
+    redrives, updated_ns, text, row)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (number) DO UPDATE SET
     state = excluded.state, is_open = excluded.is_open, root = excluded.root,
-    text = excluded.text, row = excluded.row
+    parent = excluded.parent, fingerprint = excluded.fingerprint, redrives = excluded.redrives,
+    updated_ns = excluded.updated_ns, text = excluded.text, row = excluded.row
 """
+_PUT_MOMENT = "INSERT INTO moments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _FIND_TASK = "SELECT number, state, row FROM tasks WHERE owner = ? AND id = ? AND capability = ?"
 _FIND_KEPT = (
     "SELECT sequence, time_ns, event, expected, data FROM kept WHERE number = ? ORDER BY sequence"
@@ -209,6 +212,7 @@ class Index:
                 valid.entry.writer if valid else "",
                 (getattr(valid.entry, "attempt", 0) or task.history.attempt) if valid else 0,
                 said,
+                *rows.recorded(valid.entry if valid else None),
                 rows.cut(reason, rows.MAX_DETAIL),
             )
         )
@@ -270,7 +274,7 @@ class Index:
         """Bring what was folded into the file."""
         touched = list(self._touched.values())
         execute = self._connection.executemany
-        execute("INSERT INTO moments VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._moments)
+        execute(_PUT_MOMENT, self._moments)
         execute(_PUT_TASK, [_columns(task) for task in touched])
         still_open = [task for task in touched if task.history.is_open]
         execute(
@@ -330,8 +334,9 @@ def _columns(task: _Task) -> tuple[object, ...]:
     opened, updated = history.submitted_stored, task.updated
     if opened is None or updated is None:
         state = _REMNANT if _is_left(history) else "none"
-        return (*key, state, 0, history.task, None, None)
+        return (*key, state, 0, history.task, "", "", "", 0, None, None)
     row = rows.task_row(history, opened, updated, task.agent)
     text = rows.search_text(row)
     root = row.root or row.id
-    return (*key, row.state, int(history.is_open), root, text, codec.encode(row))
+    found = (row.parent, rows.fingerprint(row), row.redrives, updated.time_ns)
+    return (*key, row.state, int(history.is_open), root, *found, text, codec.encode(row))

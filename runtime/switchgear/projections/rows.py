@@ -12,13 +12,19 @@ import msgspec
 
 from switchgear.contract import codec, entries, queries, subjects
 from switchgear.contract.stored import Stored, expect_headers, expectation, header_block
-from switchgear.contract.values import Failure
+from switchgear.contract.values import Awaited, Failure
 from switchgear.lifecycle.history import History, Valid
+from switchgear.resilience.fingerprint import fingerprint as fingerprint_of
+from switchgear.tasks import events, waits
 
 MAX_ROW_TEXT = 1000
 """Characters of a message, reason or fix in a task's row."""
 MAX_DETAIL = 200
-"""Characters of a moment's detail: so the timeline of 3,000 entries fits in one message."""
+"""Characters of a moment's detail."""
+MAX_KEY = 128
+"""Characters of a step's key, or of a fingerprint."""
+MAX_ASKS = 4
+"""Questions that a task's row shows."""
 _MAX_WORD = 64
 _NULL = msgspec.Raw(b"null")
 _E = TypeVar("_E", bound=entries.Entry)
@@ -31,6 +37,15 @@ _LEFT_OUT: dict[type[entries.Entry], dict[str, Any]] = {
     entries.CancelRequested: {"token": None},
 }
 """Fields that no fold looks at: payloads, and tokens of who submits, signals and cancels."""
+
+
+class Recorded(NamedTuple):
+    """What a checkpoint or a signal tells on a timeline."""
+
+    key: str = ""
+    kind: str = ""
+    ok: bool | None = None
+    duration_us: int | None = None
 
 
 class Kept(NamedTuple):
@@ -73,6 +88,10 @@ def slim(history: History) -> None:
         history.submitted_stored = history.submitted_stored._replace(headers=b"", data=b"")
     if history.dispatched is not None:
         history.dispatched = _slim(history.dispatched)
+    if history.waiting is not None:
+        history.waiting = _slim(history.waiting)
+    for key, undo in history.open_undos.items():
+        history.open_undos[key] = _slim(undo)
     history.valid[:] = [_slim_valid(valid) for valid in history.valid[:1]]
     history.voids.clear()
 
@@ -82,6 +101,10 @@ def _slim_valid(valid: Valid) -> Valid:
 
 
 def _slim(entry: _E) -> _E:
+    if isinstance(entry, entries.Waiting) and (entry.waits or entry.waits_blob):
+        # Of the waits only the questions are shown; the reason is told while they are all there.
+        detail = waits.told(entry)
+        return msgspec.structs.replace(entry, detail=detail, waits=_asks(entry), waits_blob=None)
     left_out = _LEFT_OUT.get(type(entry))
     return entry if left_out is None else msgspec.structs.replace(entry, **left_out)
 
@@ -91,6 +114,7 @@ def task_row(history: History, opened: Stored, updated: Stored, agent: str) -> q
     submitted = history.submitted
     error = _error(history)
     root, parent = "", ""
+    waiting = history.ended is None and history.position == "waiting"
     if submitted is not None:
         root = submitted.root if subjects.is_token(submitted.root) else ""
         parent = submitted.parent.task if submitted.parent else ""
@@ -110,7 +134,31 @@ def task_row(history: History, opened: Stored, updated: Stored, agent: str) -> q
         reason=cut(_reason(history), MAX_ROW_TEXT),
         error=_cut_failure(error) if error else None,
         deadline=submitted.deadline if submitted else None,
+        redrives=(submitted.redrives or "") if submitted else "",
+        asks=_asks(history.waiting) if waiting and history.waiting else (),
     )
+
+
+def _asks(waiting: entries.Waiting) -> tuple[Awaited, ...]:
+    """The signals that the task waits for, with what a screen shows of them."""
+    return tuple(
+        msgspec.structs.replace(
+            wait,
+            key=cut(wait.key, MAX_KEY),
+            signal=cut(wait.signal, _MAX_WORD),
+            sender=cut(wait.sender, _MAX_WORD),
+            question=cut(wait.question, MAX_ROW_TEXT),
+            together=cut(wait.together, _MAX_WORD),
+        )
+        for wait in waits.signals(waiting.waits)[:MAX_ASKS]
+    )
+
+
+def fingerprint(row: queries.TaskRow) -> str:
+    """Of the row's error: its own, or where its writer gave none the one that we would; empty without an error."""
+    if row.error is None:
+        return ""
+    return cut(row.error.fingerprint or fingerprint_of(row.error), MAX_KEY)
 
 
 def search_text(row: queries.TaskRow) -> str:
@@ -126,7 +174,7 @@ def _reason(history: History) -> str:
     if history.cancelling is not None:
         return history.cancelling.reason
     if history.position == "waiting" and history.waiting is not None:
-        return history.waiting.detail or history.waiting.reason
+        return waits.told(history.waiting)
     if history.position == "failed" and history.failure is not None:
         return history.failure.error.message
     if history.position == "queued" and history.malformed is not None:
@@ -170,12 +218,24 @@ def _cut_failure(error: Failure) -> Failure:
         fix=cut(error.fix, MAX_ROW_TEXT),
         path=cut(error.path, _MAX_WORD),
         step=None if error.step is None else cut(error.step, _MAX_WORD),
+        fingerprint=cut(error.fingerprint, MAX_KEY),
+        last_words=cut(error.last_words, MAX_ROW_TEXT),
     )
 
 
 def detail(subject_pool: str, entry: entries.Entry) -> str:
     """The entry in a few words, for a timeline."""
     return cut(_said(subject_pool, entry), MAX_DETAIL)
+
+
+def recorded(entry: entries.Entry | None) -> Recorded:
+    """What a timeline tells of a checkpoint or a signal beyond its detail."""
+    if isinstance(entry, entries.Signalled):
+        return Recorded(key=entry.name)
+    if not isinstance(entry, entries.Checkpoint):
+        return Recorded()
+    took = None if entry.duration is None else round(entry.duration.total_seconds() * 1e6)
+    return Recorded(cut(entry.key, MAX_KEY), entry.kind, entry.ok, took)
 
 
 def _said(pool: str, entry: entries.Entry) -> str:
@@ -186,7 +246,7 @@ def _said(pool: str, entry: entries.Entry) -> str:
             said = f"{entry.kind} {entry.key}"
             return f"{said}: {entry.error.message}" if entry.error else said
         case entries.Waiting():
-            return entry.detail or entry.reason
+            return waits.told(entry)
         case entries.AttemptFailed():
             return f"{entry.error.code}: {entry.error.message}"
         case entries.Rejected():
@@ -200,13 +260,15 @@ def _said(pool: str, entry: entries.Entry) -> str:
 def _said_briefly(entry: entries.Entry) -> str:
     match entry:
         case entries.Submitted():
+            if entry.redrives:
+                return f"again, after {entry.redrives}"
             return f"{entry.parent.capability}: {entry.parent.key}" if entry.parent else ""
         case entries.TakenOver():
             return f"{entry.how}, from {entry.former}" if entry.former else entry.how
         case entries.Released():
             return entry.why
         case entries.Signalled():
-            return entry.name
+            return events.of_signal(entry)
         case entries.CancelRequested() | entries.Cancelled():
             return entry.reason
         case _:

@@ -15,7 +15,7 @@ from switchgear import errors
 if TYPE_CHECKING:
     from pathlib import Path
 
-VERSION = 1
+VERSION = 2
 """Layout of the tables and meaning of the rows: raise it with any change of either."""
 _APPLICATION = 0x53_47_48_31
 """Marks the file as ours, so that a mistyped path never empties somebody else's database."""
@@ -34,6 +34,10 @@ CREATE TABLE tasks (
     state TEXT NOT NULL,
     is_open INTEGER NOT NULL,
     root TEXT NOT NULL,
+    parent TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    redrives TEXT NOT NULL,
+    updated_ns INTEGER NOT NULL,
     text TEXT,
     row BLOB
 );
@@ -44,6 +48,11 @@ CREATE INDEX tasks_by_capability ON tasks (owner, capability);
 CREATE INDEX tasks_by_capability_state ON tasks (owner, capability, state);
 CREATE INDEX tasks_by_root ON tasks (owner, root);
 CREATE INDEX tasks_open ON tasks (owner) WHERE is_open = 1;
+CREATE INDEX tasks_by_parent ON tasks (owner, parent) WHERE parent <> '';
+CREATE INDEX tasks_by_fingerprint ON tasks (owner, fingerprint) WHERE fingerprint <> '';
+CREATE INDEX tasks_by_redrives ON tasks (owner, redrives) WHERE redrives <> '';
+CREATE INDEX tasks_dead ON tasks (owner, fingerprint, capability, number, updated_ns)
+    WHERE state = 'dead';
 CREATE TABLE moments (
     sequence INTEGER PRIMARY KEY,
     number INTEGER NOT NULL,
@@ -52,6 +61,10 @@ CREATE TABLE moments (
     writer TEXT NOT NULL,
     attempt INTEGER NOT NULL,
     detail TEXT NOT NULL,
+    key TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    ok INTEGER,
+    duration_us INTEGER,
     void TEXT NOT NULL
 );
 CREATE INDEX moments_by_task ON moments (number);
@@ -68,7 +81,8 @@ INSERT INTO meta VALUES ('cursor', 0);
 """
 # tasks: one row a scope. `number` is the sequence of the first entry seen in it, which orders
 #   lists; `text` and `row` (an encoded TaskRow) are NULL while nothing valid stands in the scope;
-#   `state` is then none or remnant.
+#   `state` is then none or remnant. `fingerprint` is that of the error, empty where there is none;
+#   `parent` and `redrives` are empty where there is none.
 # moments: every entry of the ledger that stands in a scope, for timelines.
 # kept: what a fold needs of the valid entries of open tasks; it goes when the task ends.
 

@@ -7,13 +7,26 @@ from typing import Any, TypeVar
 
 from switchgear.bus.port import Core
 from switchgear.contract import codec, queries, subjects
-from switchgear.errors import NotFound, ProtocolError, SwitchgearError, Unavailable
+from switchgear.errors import (
+    Conflict,
+    Forbidden,
+    NotFound,
+    Overloaded,
+    ProtocolError,
+    SwitchgearError,
+    Unavailable,
+    UsageError,
+)
 
 T = TypeVar("T")
 
 PATIENCE = timedelta(seconds=5)
 MAX_ANSWER = 16 << 20
 """Bytes; the broker's own `max_payload` is usually lower."""
+_KINDS: dict[str, type[SwitchgearError]] = {
+    kind.code: kind for kind in (Conflict, Forbidden, NotFound, Overloaded, Unavailable, UsageError)
+}
+"""Errors that services answer with, as their askers meet them."""
 
 
 async def ask(
@@ -35,11 +48,15 @@ async def ask(
             problem = codec.decode(data, queries.Problem)
         except ProtocolError:
             raise unfit from None
-    raise _error(problem)
+    raise error_of(problem)
 
 
-def _error(problem: queries.Problem) -> SwitchgearError:
-    kinds = {kind.code: kind for kind in (NotFound, Unavailable)}
-    error = kinds.get(problem.code, SwitchgearError)(problem.what, why=problem.why, fix=problem.fix)
+def error_of(problem: queries.Problem) -> SwitchgearError:
+    """The error that a service, or an agent, answers with."""
+    error = _KINDS.get(problem.code, SwitchgearError)(
+        problem.what, why=problem.why, fix=problem.fix
+    )
     error.code = problem.code
+    if isinstance(error, Overloaded | Unavailable):
+        error.retry_after = problem.retry_after
     return error

@@ -8,8 +8,10 @@ import msgspec
 
 from switchgear.bus.port import Bus
 from switchgear.contract import codec, entries
+from switchgear.contract.codes import OVERLOADS
 from switchgear.contract.values import Failure
 from switchgear.errors import (
+    Overloaded,
     ProtocolError,
     TaskCancelled,
     TaskDead,
@@ -22,7 +24,7 @@ from switchgear.tasks import payload
 
 
 async def output(bus: Bus, history: History) -> bytes:
-    """The JSON of an ended task's output. Raises TaskFailed and its kinds when there is none."""
+    """The JSON of an ended task's output. Raises TaskFailed and its kinds, or Overloaded, when there is none."""
     end = history.end
     if isinstance(end, entries.Completed):
         return await payload.load(bus.blobs, end.output, end.output_blob)
@@ -32,23 +34,34 @@ async def output(bus: Bus, history: History) -> bytes:
 async def result(bus: Bus, history: History, kind: Any) -> Any:
     """An ended task's output as a value of this type; `object` stands for any.
 
-    Raises TaskFailed and its kinds when there is none, ProtocolError SG1102 for an output of another type.
+    Raises TaskFailed and its kinds, or Overloaded, when there is none, and ProtocolError SG1102 for an output of
+    another type.
     """
-    data = await output(bus, history)
+    return decoded(await output(bus, history), kind, history.capability)
+
+
+def decoded(data: bytes, kind: Any, capability: str) -> Any:
+    """The JSON of an output as a value of this type. Raises ProtocolError SG1102."""
     try:
         return codec.decoder(Any if kind is object else kind).decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(
-            f"the output of {history.capability} does not fit {kind}: {error}",
+            f"the output of {capability} does not fit {kind}: {error}",
             code="SG1102",
             fix="compare the caller's type with `switchgear capability show`",
         ) from error
 
 
-def failure(history: History) -> TaskFailed:
-    """The error for a task that ended without a result."""
+def failure(history: History) -> TaskFailed | Overloaded:
+    """The error for a task that ended without a result; Overloaded where the same may be accepted later."""
     end = history.end
     task, name = history.task, f"{history.capability} task {history.task}"
+    if isinstance(end, entries.Rejected) and end.code in OVERLOADS:
+        return Overloaded(
+            f"{name} was not accepted: {end.code} {end.reason}",
+            fix=end.fix,
+            retry_after=end.retry_after,
+        )
     if isinstance(end, entries.Rejected):
         return TaskRejected(
             f"{name} was rejected: {end.code} {end.reason}",

@@ -27,6 +27,11 @@ class Options(NamedTuple):
     labels: dict[str, str] = {}  # noqa: RUF012  # a NamedTuple's default; nobody writes to it
     retry: Retry | None = None
     require_agent: bool = False
+    start: datetime | None = None
+    start_in: timedelta | None = None
+    """The start as it was asked for, when relative."""
+    redrives: str | None = None
+    """The dead task of which this is another try."""
 
 
 class Lineage(NamedTuple):
@@ -55,6 +60,8 @@ class Opening(NamedTuple):
 
 NO_OPTIONS = Options()
 ROOT = Lineage()
+_FIRST = Options._fields.index("start")
+"""How many options the first release had."""
 
 
 def opening(
@@ -90,6 +97,8 @@ def opening(
         labels=options.labels,
         retry=options.retry,
         require_agent=options.require_agent,
+        start=options.start,
+        redrives=options.redrives,
         root=lineage.root,
         parent=lineage.parent,
         depth=lineage.depth,
@@ -103,7 +112,13 @@ def opening(
 def _digest(capability: str, payload: Payload, options: Options) -> str:
     """What makes two submissions the same: capability, input and options."""
     content = payload.blob.digest if payload.blob else payload.inline
-    asked = options if options.deadline_in is None else options._replace(deadline=None)
+    if options.deadline_in is not None:
+        options = options._replace(deadline=None)
+    if options.start_in is not None:
+        options = options._replace(start=None)
+    # Options that came later count where they are used: digests of older releases stay what they were.
+    later = options[_FIRST:]
+    asked = options if later != NO_OPTIONS[_FIRST:] else options[:_FIRST]
     return hashlib.sha256(codec.canonical((capability, content, asked))).hexdigest()
 
 

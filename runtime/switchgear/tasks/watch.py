@@ -83,30 +83,57 @@ class Followed:
         return history
 
 
+class Feed:
+    """One subscription, shared by all who opened it."""
+
+    __slots__ = ("opening", "users")
+
+    def __init__(self, opening: asyncio.Future[Subscription]) -> None:
+        self.opening = opening
+        self.users = 0
+
+    async def end(self) -> None:
+        """Hear no more."""
+        await asyncio.wait({self.opening})
+        if not self.opening.cancelled() and self.opening.exception() is None:
+            await self.opening.result().unsubscribe()
+
+
 class Watch:
     """Follows tasks of one owner, or single tasks, over the live feed."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._followed: dict[str, Followed] = {}
-        self._subscriptions: dict[str, Subscription] = {}
+        self._feeds: dict[str, Feed] = {}
         self._reading = asyncio.Semaphore(READERS)
         self._tasks: set[asyncio.Task[None]] = set()
         self._net: asyncio.Task[None] | None = None
         bus.on_reconnect(self._read_all)
 
     async def open(self, subject: str) -> None:
-        """Subscribe a live subject: `subjects.live(owner)` or `subjects.live_task(scope)`."""
-        if subject not in self._subscriptions:
-            self._subscriptions[subject] = await self._bus.core.subscribe(subject, self._heard)
+        """Subscribe a live subject: `subjects.live(owner)` or `subjects.live_task(scope)`; as often as it is asked."""
+        feed = self._feeds.get(subject)
+        if feed is None:
+            opening = asyncio.ensure_future(self._bus.core.subscribe(subject, self._heard))
+            feed = self._feeds[subject] = Feed(opening)
+        feed.users += 1
         if self._net is None:
             self._net = asyncio.create_task(self._read_silent(), name="watch-net")
+        try:
+            await asyncio.shield(feed.opening)
+        except BaseException:
+            await self.shut(subject)
+            raise
 
     async def shut(self, subject: str) -> None:
-        """Undo `open`."""
-        subscription = self._subscriptions.pop(subject, None)
-        if subscription is not None:
-            await subscription.unsubscribe()
+        """Undo one `open`."""
+        feed = self._feeds.get(subject)
+        if feed is not None:
+            feed.users -= 1
+            if not feed.users:
+                del self._feeds[subject]
+                await feed.end()
 
     async def close(self) -> None:
         """Stop following everything; who still waits meets Unavailable."""
@@ -122,9 +149,10 @@ class Watch:
                 followed.ended.exception()  # seen: often nobody waits
             for watcher in followed.watchers:
                 watcher(None)
-        for subject in list(self._subscriptions):
+        feeds, self._feeds = list(self._feeds.values()), {}
+        for feed in feeds:
             with contextlib.suppress(SwitchgearError):
-                await self.shut(subject)
+                await feed.end()
 
     def follow(self, scope: str, *, fresh: bool) -> Followed:
         """Follow this task. `fresh`: it is about to be submitted; else its history is read at once."""
@@ -154,6 +182,16 @@ class Watch:
         """Read the task's history, for whatever reason."""
         followed.submitting = False
         self._read_soon(followed)
+
+    def known(self, followed: Followed, stored: list[Stored]) -> None:
+        """Take in the task's entries, read by whoever follows it."""
+        followed.submitting = False
+        if followed.ended.done():
+            return
+        self._merge(followed, stored)
+        history = followed.history()
+        if history.ended is not None:
+            self._end(followed, history)
 
     def forget(self, scope: str) -> None:
         """Undo one `follow`: with the last one the task is followed no longer."""

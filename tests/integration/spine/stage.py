@@ -17,11 +17,11 @@ from switchgear.agent.declare import Agent, Declared
 from switchgear.agent.settings import WorkerSettings
 from switchgear.agent.worker import Worker
 from switchgear.bus.connection import NatsBus, Options, connect
-from switchgear.client.handle import TaskHandle
 from switchgear.client.mesh import Mesh
 from switchgear.contract import subjects
 from switchgear.coordinator.service import Coordinator
 from switchgear.lifecycle.history import History, fold
+from switchgear.tasks.handle import TaskHandle
 
 OWNER = "alice"
 PATIENCE = 15.0

@@ -84,14 +84,15 @@ async def test_unfit_pool_is_named_while_the_task_waits(
     assert "label region is east, not mars" in told.sentences[-1]
 
 
-async def test_freed_slot_takes_the_highest_priority_first(
+async def test_freed_slots_take_the_highest_priority_first(
     mesh: Mesh, stage: Stage, gate: Gate, raw: Raw
 ) -> None:
+    """Of all that is in the lanes; they hold as many tasks again as there are slots."""
     settings = WorkerSettings()
-    member = await stage.join(gated(gate, concurrency=1), settings)
+    member = await stage.join(gated(gate, concurrency=4), settings)
     await seen(mesh, member)
-    first = await mesh.submit(WORK, Text("first"))
-    await gate.holds()
+    first = [await mesh.submit(WORK, Text("first")) for _ in range(4)]
+    await gate.holds(4)
     pool = (await mesh.capabilities()).rows[0].offer.pool
     lanes = [subjects.lane_consumer("work", pool, name) for name in subjects.PRIORITIES]
 
@@ -106,8 +107,8 @@ async def test_freed_slot_takes_the_highest_priority_first(
     ]
     await asyncio.gather(*(reach(one, "dispatched") for one in handles))
     gate.open()
-    await asyncio.gather(*(one.result(timeout=SOON) for one in (first, *handles)))
-    assert gate.entered == ["first", "high", "high", "normal", "normal", "low", "low"]
+    await asyncio.gather(*(one.result(timeout=SOON) for one in (*first, *handles)))
+    assert gate.entered[4:] == ["high", "high", "normal", "normal", "low", "low"]
 
 
 async def test_required_agent_that_is_absent_is_a_rejection(mesh: Mesh) -> None:

@@ -5,18 +5,32 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from switchgear.cli import checks, words
+from switchgear.cli.further_try import Try
 from switchgear.cli.output import plain
-from switchgear.cli.render import dev, doctor, mesh, tasks
+from switchgear.cli.question import Question
+from switchgear.cli.render import dead, dev, doctor, mesh, tasks
 from switchgear.cli.render import report as report_screen
 from switchgear.cli.report import Check, Report, grouped
-from switchgear.client.events import TaskEvent
+from switchgear.client.dead_letters import Redrive
 from switchgear.contract.announcement import Announcement, Offer, Running
-from switchgear.contract.queries import CapabilityRow, Explanation, Moment, TaskList, TaskRow
+from switchgear.contract.dead_letters import DeadGroup, DeadGroups
+from switchgear.contract.queries import (
+    CapabilityRow,
+    Explanation,
+    LogLine,
+    Moment,
+    TaskList,
+    TaskRow,
+)
 from switchgear.contract.values import Candidate, Failure, Route
+from switchgear.tasks import submission
+from switchgear.tasks.chunks import Chunk
+from switchgear.tasks.events import TaskEvent
 from tests.unit.projections.feed import START
 
 NOW = START + timedelta(minutes=3)
@@ -97,9 +111,23 @@ def test_a_task_is_shown_with_its_entries() -> None:
     assert "+0.004 s  9      dispatched  1        coordinator-1  to p1" in drawn
 
 
+def test_last_words_of_a_process_are_shown_line_by_line_and_steer_no_terminal() -> None:
+    died = Failure(
+        error_class="crash-loop", code="SG1512", message="3 agents died",
+        last_words="Fatal error\n\x1b[2J\tFile x.py, line 7",
+    )  # fmt: skip
+    wanted = [
+        "LAST WORDS of the process that died", "  Fatal error", "  [2J    File x.py, line 7",
+    ]  # fmt: skip
+    task = plain(tasks.task(ROW, [], NOW, error=died)).splitlines()
+    assert task[-3:] == wanted
+    letter = plain(dead.letter(ROW, died, REDRIVE, [], NOW)).splitlines()
+    assert letter[-5:-2] == wanted
+
+
 def test_an_event_is_one_line() -> None:
     event = TaskEvent("progress", START, 1, "hello-1", "half\nway", fraction=0.5)
-    assert tasks.event_line(event, START).split() == [
+    assert tasks.event_lines(event, START).split() == [
         "+0.000", "s", "progress", "hello-1", "50%", "half", "way",
     ]  # fmt: skip
 
@@ -196,3 +224,73 @@ def test_the_ready_line_says_where_and_what_next() -> None:
     assert "export" not in told
     other = dev.ready("nats://127.0.0.1:5", Path("s"), [], found_by_itself=False)
     assert "export SWITCHGEAR_URL=nats://127.0.0.1:5" in other
+
+
+def test_log_lines_stand_before_the_report_that_brought_them() -> None:
+    event = TaskEvent(
+        "progress", NOW, 1, "hello-1", "half", fraction=0.5,
+        lines=(LogLine(time=START, level="info", text="it\nbegan"),),
+    )  # fmt: skip
+    logged, told = tasks.event_lines(event, START).splitlines()
+    assert logged.split() == ["+0.000", "s", "info", "it", "began"]
+    assert told.split()[2:] == ["progress", "hello-1", "50%", "half"]
+
+
+def test_a_chunk_is_one_line() -> None:
+    text = tasks.chunk_line(Chunk("draft", 9, 3, "to\nbe"), NOW, START)
+    assert text.split() == ["+180.000", "s", "chunk", "draft", "#3", "to", "be"]
+    plain_data = tasks.chunk_line(Chunk("", 9, 0, {"a": 1}), NOW, START)
+    assert plain_data.split()[3:] == ["-", "#0", '{"a":', "1}"]
+
+
+def test_questions_say_who_may_answer_and_how() -> None:
+    asked = Question("01m8", "release", "ada", "review", "", "ship\nit?", START, None)
+    drawn = plain(tasks.questions([asked, asked._replace(sender="approvers")], NOW))
+    lines = drawn.splitlines()
+    assert lines[1].split() == ["01m8", "release", "review", "ada", "3", "min", "ago", "ship", "it?"]  # fmt: skip
+    assert "approvers" in lines[2]
+    assert "task approve ID" in lines[3]
+    assert "nothing waits" in plain(tasks.questions([], NOW))
+
+
+FAILED = Failure(error_class="bug", code="SG1510", message="it\nbroke", fingerprint="4f1c09")
+REDRIVE: Redrive[Any] = Redrive(
+    task="02m8", redrives="01m8", capability="greet", input={"name": "Ada"}, blob="",
+    changed=False, options=submission.NO_OPTIONS, started=True, state="queued", handle=None,
+)  # fmt: skip
+
+
+def test_dead_tasks_are_listed_by_cause() -> None:
+    group = DeadGroup(
+        fingerprint="4f1c09", capability="greet", count=12, first=START, last=NOW, newest="01m8",
+        error=FAILED, redriven=3,
+    )  # fmt: skip
+    drawn = plain(dead.groups(DeadGroups(groups=(group,), lag=2, more=True), NOW))
+    lines = drawn.splitlines()
+    assert lines[1].split() == [
+        "4f1c09", "greet", "12", "3", "3", "min", "ago", "now", "01m8", "SG1510", "it", "broke",
+    ]  # fmt: skip
+    assert "narrow by --capability" in lines[2]
+    assert "newest 2 ledger entries" in lines[3]
+    assert plain(dead.groups(DeadGroups(groups=(), lag=0), NOW)) == "no dead tasks\n"
+
+
+def test_a_dead_task_shows_who_tried_it_again_and_with_what() -> None:
+    again = Try("02m8", "completed", "ada", "cli-1", START, changed=True, input={"name": "Bob"})
+    drawn = plain(dead.letter(ROW, FAILED, REDRIVE, [again, again._replace(changed=False)], NOW))
+    assert "fingerprint  4f1c09" in drawn
+    assert 'input        {"name": "Ada"}' in drawn
+    assert '3 min ago  ada  02m8  completed  {"name": "Bob"}' in drawn
+    assert drawn.splitlines()[-1].endswith("as it was")
+    assert "dead redrive 01m8" in plain(dead.letter(ROW, None, REDRIVE, [], NOW))
+
+
+def test_redrives_say_what_was_or_would_be_started() -> None:
+    runs = REDRIVE._replace(started=False, state="held", changed=True, blob="ab" * 32, input=None)
+    would = REDRIVE._replace(started=False, state="none")
+    told = [REDRIVE, runs]
+    lines = plain(dead.redrives(told, dry_run=False)).splitlines()
+    assert lines[1].split() == ["01m8", "02m8", "greet", "started", "as", "it", "was"]
+    assert lines[2].split()[3:] == ["is", "held", "already", "stored", "as", "abababababab…"]
+    assert "would start" in plain(dead.redrives([would], dry_run=True))
+    assert plain(dead.redrives([], dry_run=False)) == "no dead tasks\n"

@@ -33,11 +33,11 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 
 def test_a_deadline_is_a_duration_or_a_moment() -> None:
     moment = datetime(2030, 1, 31, 12, tzinfo=UTC)
-    assert values.deadline("10m") == timedelta(minutes=10)
-    assert values.deadline("2030-01-31T12:00:00Z") == moment
-    assert values.deadline("2030-01-31T12:00:00") == moment
+    assert values.moment("10m", "deadline") == timedelta(minutes=10)
+    assert values.moment("2030-01-31T12:00:00Z", "deadline") == moment
+    assert values.moment("2030-01-31T12:00:00", "deadline") == moment
     with pytest.raises(UsageError):
-        values.deadline("tomorrow")
+        values.moment("tomorrow", "deadline")
 
 
 def test_labels_are_read() -> None:

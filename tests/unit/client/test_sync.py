@@ -14,12 +14,15 @@ from switchgear import (
     Conflict,
     Context,
     NotFound,
+    Permanent,
     SyncMesh,
+    TaskCancelled,
+    TaskDead,
     TaskRejected,
     UsageError,
     WaitTimeout,
 )
-from switchgear.client.sync import LoopThread
+from switchgear.client.loop_thread import LoopThread
 from switchgear.testing import MemoryMesh, mesh, virtual_time
 from tests.unit.agent.stage import Number
 
@@ -29,9 +32,20 @@ echo = Capability("echo", Number, Number)
 def agent() -> Agent:
     made = Agent("echo", version="1.0.0")
 
+    @made.capability("refuse")
+    async def refuse(value: Number, ctx: Context) -> Number:
+        if value.n < 0:
+            raise Permanent("too small")
+        return value
+
+    @made.capability("ask", timeout=None)
+    async def ask(value: Number, ctx: Context) -> Number:
+        return await ctx.wait_for_signal("number", Number)
+
     @made.capability("echo", timeout=None)
     async def answer(value: Number, ctx: Context) -> Number:
         ctx.progress(0.5, "half")
+        ctx.emit(value.n)
         await asyncio.sleep(value.n / 100)
         return value
 
@@ -106,9 +120,49 @@ def test_script_meets_the_same_errors(memory: SyncMesh) -> None:
         memory.submit(echo, Number(2), key="k")
 
 
+def test_script_steers_its_tasks(memory: SyncMesh) -> None:
+    """Cancel, signal, chunks, progress, a later start and an earlier one."""
+    asked = memory.submit("ask", Number(1))
+    assert asked.signal("number", Number(7)) > 0
+    assert asked.result(Number) == Number(7)
+    other = memory.submit("ask", Number(1))
+    assert memory.signal(other.id, "number", Number(8)) > 0
+    assert other.result(Number) == Number(8)
+    live = memory.submit(echo, Number(2), live=True)
+    assert [chunk.value for chunk in live.chunks(int)] == [2]
+    report = live.progress()
+    assert report is not None
+    assert report.message == "half"
+    later = memory.submit(echo, Number(1), start=timedelta(days=1))
+    while later.status().state != "waiting":
+        pass
+    assert later.retry_now().state == "held"
+    assert later.result() == Number(1)
+    stopped = memory.submit(echo, Number(100_000))
+    assert stopped.cancel("enough")
+    with pytest.raises(TaskCancelled, match="enough"):
+        stopped.result()
+
+
+def test_script_tries_dead_tasks_again(memory: SyncMesh) -> None:
+    """The same names as the asynchronous client; handles without `await`."""
+    with pytest.raises(TaskDead):
+        memory.call("refuse", Number(-1))
+    [group] = memory.dead_letters.groups().groups
+    assert [row.id for row in memory.dead_letters.list().tasks] == [group.newest]
+    planned = memory.dead_letters.redrive(group.newest, dry_run=True)
+    assert (planned.handle, planned.started) == (None, False)
+    told = memory.dead_letters.redrive(group.newest, input=Number(1))
+    assert told.handle is not None
+    assert told.handle.result(Number) == Number(1)
+    [again] = memory.dead_letters.redrive_many(fingerprint=group.fingerprint)
+    assert again.redrives == group.newest
+
+
 def test_script_looks_at_the_mesh(memory: SyncMesh) -> None:
     """Queries give the same answers."""
-    assert [row.offer.name for row in memory.capabilities().rows] == ["echo"]
+    offered = {row.offer.name for row in memory.capabilities().rows}
+    assert offered == {"ask", "echo", "refuse"}
     assert [one.agent for one in memory.agents().instances] == ["echo"]
     handle = memory.submit(echo, Number(1))
     handle.result()

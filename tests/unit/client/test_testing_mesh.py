@@ -236,7 +236,7 @@ async def test_lists_and_timelines_are_complete() -> None:
             ("ask", "completed"),
         ]
         timeline = await mesh.timeline(handle.id)
-        assert len(timeline.moments) == 6
+        assert len(timeline.moments) == 7
         assert found.lag == 0
 
 

@@ -6,6 +6,8 @@ import random
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,12 @@ import pytest
 from switchgear import errors
 from switchgear.contract import queries
 from switchgear.contract.stored import Stored
+from switchgear.contract.values import Awaited
 from switchgear.lifecycle import history as lifecycle
 from switchgear.projections import tables
 from switchgear.projections.history import Diverged, Index
 from switchgear.projections.lists import Reader
-from tests.unit.projections.feed import BOOM, Feed, Parent, Scope
+from tests.unit.projections.feed import BOOM, START, Feed, Parent, Scope
 
 OpenIndex = Callable[..., Index]
 
@@ -425,3 +428,115 @@ def test_restarts_and_evictions_change_nothing(
     moments = [moment for scope in scopes for moment in timeline(path, scope.name)]
     assert {moment.sequence for moment in moments if moment.void} == voids
     assert len(moments) == len(feed.stored)
+
+
+def test_checkpoints_and_signals_say_what_they_record(path: Path, open_index: OpenIndex) -> None:
+    feed = Feed()
+    task = feed.task("t1")
+    task.add("submitted")
+    task.add("dispatched")
+    task.add("checkpoint", key="build", duration=timedelta(seconds=1.5))
+    task.add("checkpoint", key="sign", kind="run", ok=False, error=BOOM)
+    task.add("checkpoint", key="withdraw", kind="undo-registered")
+    task.add("signalled", name="review", sender="bob", group="approvers")
+    open_index().apply(feed.stored)
+    *_, build, sign, undo, signal = timeline(path, "t1")
+    assert (build.key, build.kind, build.ok, build.duration) == (
+        "build", "step", True, timedelta(seconds=1.5),
+    )  # fmt: skip
+    assert (sign.kind, sign.ok, sign.duration) == ("run", False, None)
+    assert sign.detail == "run sign: The Boiler exploded"
+    assert (undo.key, undo.kind) == ("withdraw", "undo-registered")
+    assert (signal.key, signal.ok) == ("review", None)
+    assert signal.detail == "review from bob for approvers"
+
+
+def awaited(**fields: Any) -> Awaited:
+    values: dict[str, Any] = {"key": "k", "kind": "signal", "begun": START} | fields
+    return Awaited(**values)
+
+
+def test_a_suspended_task_says_what_it_waits_for_and_asks(
+    path: Path, open_index: OpenIndex
+) -> None:
+    """Also after a later entry, and after another process has read on."""
+    feed = Feed()
+    task = feed.task("t1")
+    task.add("submitted")
+    task.add("dispatched")
+    waits = (
+        awaited(signal="review", sender="approvers", question="q" * 5000),
+        awaited(kind="timer", until=START),
+    )
+    task.add("waiting", reason="signal", detail="", hold=task.hold, waits=waits)
+    open_index().apply(feed.stored)
+    (row,) = listed(path)
+    [asked] = row.asks
+    assert (asked.signal, asked.sender, len(asked.question)) == ("review", "approvers", 1000)
+    assert row.reason.startswith("signal review of approvers: qqq")
+    task.add("signalled", name="other")
+    open_index().apply(feed.since(3))
+    assert listed(path)[0].asks == row.asks
+    task.add("dispatched")
+    open_index().apply(feed.since(4))
+    assert listed(path)[0].asks == ()
+
+
+@pytest.mark.parametrize(
+    ("waits", "reason"),
+    [
+        ((awaited(kind="timer", until=START),), "until 2026-01-01 00:00:00 UTC"),
+        ((awaited(kind="child", capability="lint", task="c1"),), "lint task c1"),
+        ((awaited(kind="children", capability="lint", task="c", count=7),), "7 tasks of lint"),
+        ((awaited(signal="go"), awaited(signal="stop")), "signal go and 1 more"),
+        ((), "child"),
+    ],
+)
+def test_every_kind_of_wait_is_told(
+    path: Path, open_index: OpenIndex, waits: tuple[Awaited, ...], reason: str
+) -> None:
+    feed = Feed()
+    task = feed.task("t1")
+    task.add("submitted")
+    task.add("dispatched")
+    task.add("waiting", reason="child", detail="", hold=task.hold, waits=waits)
+    open_index().apply(feed.stored)
+    assert listed(path)[0].reason == reason
+    assert timeline(path, "t1")[-1].detail == reason
+
+
+def test_a_further_try_names_the_dead_task(path: Path, open_index: OpenIndex) -> None:
+    feed = Feed()
+    feed.task("t2").add("submitted", redrives="t1")
+    open_index().apply(feed.stored)
+    assert listed(path)[0].redrives == "t1"
+    assert timeline(path, "t2")[0].detail == "again, after t1"
+
+
+def test_payloads_of_undos_and_waits_are_not_kept(path: Path, open_index: OpenIndex) -> None:
+    feed = Feed()
+    task = feed.task("t1")
+    task.add("submitted")
+    task.add("dispatched")
+    task.add("checkpoint", key="u", kind="undo-registered")
+    task.add("waiting", reason="timer", hold=task.hold, waits=(awaited(kind="timer", key="zzz"),))
+    index = open_index()
+    index.apply(feed.stored)
+    assert b"secret" not in path.read_bytes() + path.with_name(path.name + "-wal").read_bytes()
+    task.add("dispatched")
+    task.add("checkpoint", key="u", kind="undo-done")
+    task.add("completed")
+    index.apply(feed.since(4))
+    assert listed(path)[0].state == "completed"
+
+
+def test_an_older_layout_is_filled_again_from_the_ledger(path: Path, open_index: OpenIndex) -> None:
+    feed = Feed()
+    feed.task("t1").finish()
+    index = open_index()
+    index.apply(feed.stored)
+    index.close()
+    with closing(sqlite3.connect(path)) as older:
+        older.execute("PRAGMA user_version = 1")
+    assert open_index().cursor == 0
+    assert listed(path) == ()

@@ -10,10 +10,11 @@ import pytest
 
 from switchgear import errors
 from switchgear.contract import queries
+from switchgear.contract.dead_letters import DeadQuery
 from switchgear.contract.values import Failure
 from switchgear.projections import lists
 from switchgear.projections.history import Index
-from tests.unit.projections.feed import Feed
+from tests.unit.projections.feed import Feed, Parent
 
 Fill = Callable[[Feed], lists.Reader]
 Query = queries.ListQuery
@@ -235,3 +236,98 @@ def test_a_query_that_takes_too_long_is_given_up(
     with pytest.raises(errors.UsageError, match="too long"):
         reader.tasks("ann", Query(search="nothing"))
     assert len(reader.tasks("ann", Query(limit=5)).tasks) == 5
+
+
+def a_family() -> Feed:
+    """Of ann: p1 with children c1 and c2, d1 and d2 dead of one cause, d3 of another, r1 a further try of d1."""
+    feed = Feed()
+    feed.task("p1").add("submitted")
+    for name in ("c1", "c2"):
+        parent = Parent(task="p1", capability="lint", key=name)
+        feed.task(name, capability="build").add("submitted", root="p1", parent=parent, depth=1)
+    for name, message in (("d1", "no 1"), ("d2", "no 2"), ("d3", "other")):
+        error = Failure(error_class="bug", code="SG1510", message=message)
+        dead = feed.task(name)
+        for event in ("submitted", "dispatched"):
+            dead.add(event)
+        dead.add("attempt-failed", error=error)
+        dead.add("dead", error=error)
+    feed.task("r1").add("submitted", redrives="d1")
+    feed.task("bobs", owner="bob").add("submitted", redrives="d1")
+    return feed
+
+
+def test_children_tries_and_causes_can_be_asked_for(fill: Fill) -> None:
+    reader = fill(a_family())
+    assert ids(reader.tasks("ann", Query(parent="p1"))) == ["c2", "c1"]
+    assert ids(reader.tasks("ann", Query(parent="p1", state="dead"))) == []
+    assert ids(reader.tasks("ann", Query(redrives="d1"))) == ["r1"]
+    assert ids(reader.tasks("bob", Query(parent="p1"))) == []
+    cause = reader.dead("ann", DeadQuery()).groups[0].fingerprint
+    assert ids(reader.tasks("ann", Query(fingerprint=cause, state="dead"))) == ["d2", "d1"]
+    assert ids(reader.tasks("ann", Query(fingerprint=cause, capability="build"))) == []
+
+
+def test_dead_tasks_are_grouped_by_cause_the_largest_group_first(fill: Fill) -> None:
+    """Also those whose writer gave no fingerprint."""
+    feed = a_family()
+    reader = fill(feed)
+    page = reader.dead("ann", DeadQuery())
+    found = [(group.count, group.newest, group.redriven) for group in page.groups]
+    assert found == [(2, "d2", 1), (1, "d3", 0)]
+    big = page.groups[0]
+    died = [stored.time for stored in feed.stored if stored.subject.endswith(".dead")]
+    assert (big.first, big.last, big.error.message) == (died[0], died[1], "no 2")
+    assert big.fingerprint != page.groups[1].fingerprint != ""
+    assert page.cursor == feed.sequence
+    only = reader.dead("ann", DeadQuery(fingerprint=big.fingerprint, capability="lint"))
+    assert [group.count for group in only.groups] == [2]
+    assert reader.dead("ann", DeadQuery(capability="build")).groups == ()
+    assert reader.dead("bob", DeadQuery()).groups == ()
+
+
+def test_a_try_that_died_counts_as_tried_again_by_a_later_one_only(fill: Fill) -> None:
+    feed = Feed()
+    for name, redrives in (("d1", None), ("r1", "d1"), ("r2", "d1")):
+        task = feed.task(name)
+        task.add("submitted", redrives=redrives)
+        for event in ("dispatched", "attempt-failed", "dead"):
+            task.add(event)
+    [group] = fill(feed).dead("ann", DeadQuery()).groups
+    assert (group.count, group.redriven) == (3, 2)
+
+
+def test_too_many_causes_are_cut_and_say_so(fill: Fill, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = fill(a_family())
+    monkeypatch.setattr(lists, "MAX_GROUPS", 1)
+    page = reader.dead("ann", DeadQuery())
+    assert ([group.count for group in page.groups], page.more) == ([2], True)
+    monkeypatch.setattr(lists, "MAX_GROUPS", 2)
+    assert not reader.dead("ann", DeadQuery()).more
+
+
+def test_a_timeline_comes_in_pages_of_bounded_size(
+    fill: Fill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed = Feed()
+    task = feed.task("t1")
+    task.add("submitted")
+    task.add("dispatched")
+    for number in range(50):
+        task.add("checkpoint", key=f"step-{number}")
+    reader = fill(feed)
+    monkeypatch.setattr(lists, "MAX_PAGE_BYTES", 3000)
+    seen: list[int] = []
+    page = reader.timeline("ann", "t1")
+    while page.more:
+        assert 1 < len(page.moments) < 30
+        seen += [moment.sequence for moment in page.moments]
+        page = reader.timeline("ann", "t1", seen[-1])
+    assert [*seen, *(moment.sequence for moment in page.moments)] == [*range(1, 53)]
+
+
+def test_a_page_holds_one_entry_however_long(fill: Fill, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = fill(some_tasks())
+    monkeypatch.setattr(lists, "MAX_PAGE_BYTES", 1)
+    page = reader.timeline("ann", "z-done")
+    assert ([moment.sequence for moment in page.moments], page.more) == ([1], True)

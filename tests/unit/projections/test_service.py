@@ -15,6 +15,7 @@ import pytest
 
 from switchgear.bus.port import Bus, Message
 from switchgear.contract import codec, limits, queries
+from switchgear.contract.dead_letters import DeadGroups
 from switchgear.contract.stored import Stored
 from switchgear.errors import Unavailable
 from switchgear.projections import answers, lists, service
@@ -269,15 +270,34 @@ async def test_an_answer_that_fits_in_no_message_is_a_problem(
         assert (await bus.ask("timeline", query, queries.Problem)).code == "SG1103"
 
 
-async def test_a_timeline_of_too_many_entries_is_a_problem(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_long_timeline_comes_in_pages(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lists, "MAX_MOMENTS", 3)
     bus = ScriptedBus(ledger_of("t1"))
     async with observing(bus, path):
         await until(bus.list, lambda page: page.lag == 0)
-        query = codec.encode(queries.TimelineQuery(root="t1"))
-        assert (await bus.ask("timeline", query, queries.Problem)).code == "SG1103"
+
+        async def page(after: int) -> tuple[list[int], bool]:
+            query = codec.encode(queries.TimelineQuery(root="t1", after=after))
+            told = await bus.ask("timeline", query, queries.Timeline)
+            return [moment.sequence for moment in told.moments], told.more
+
+        assert await page(0) == ([1, 2, 3], True)
+        assert await page(3) == ([4], False)
+        assert await page(4) == ([], False)
+
+
+async def test_dead_tasks_are_told_by_cause(path: Path) -> None:
+    feed = ledger_of("t1")
+    dead = feed.task("d1")
+    for event in ("submitted", "dispatched", "attempt-failed", "dead"):
+        dead.add(event)
+    bus = ScriptedBus(feed)
+    async with observing(bus, path):
+        await until(bus.list, lambda page: page.lag == 0)
+        told = await bus.ask("dead", b"{}", DeadGroups)
+        assert [(group.newest, group.count) for group in told.groups] == [("d1", 1)]
+        assert (told.lag, told.more) == (0, False)
+        assert (await bus.ask("dead", b"{}", DeadGroups, principal="eve")).groups == ()
 
 
 async def test_a_file_that_cannot_be_read_is_answered_by_a_problem(path: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -13,8 +14,11 @@ from switchgear.cli import words
 from switchgear.cli.render.tables import pairs, table, word
 
 if TYPE_CHECKING:
-    from switchgear.client.events import TaskEvent
+    from switchgear.cli.question import Question
     from switchgear.contract.queries import Explanation, Moment, TaskList, TaskRow
+    from switchgear.contract.values import Failure
+    from switchgear.tasks.chunks import Chunk
+    from switchgear.tasks.events import TaskEvent
 
 _CUT = 60
 
@@ -50,9 +54,15 @@ def task_list(found: TaskList, now: datetime) -> RenderableType:
 
 
 def task(
-    row: TaskRow, events: Sequence[TaskEvent], now: datetime, *, input: str = "", root: str = ""
+    row: TaskRow,
+    events: Sequence[TaskEvent],
+    now: datetime,
+    *,
+    input: str = "",
+    root: str = "",
+    error: Failure | None = None,
 ) -> RenderableType:
-    """One task: what it is, and every entry of it."""
+    """One task: what it is, every entry of it, and what the process said that it took down."""
     end = row.updated_at if row.state in _ENDED else now
     head = pairs(
         [
@@ -70,7 +80,20 @@ def task(
             ("input", words.one_line(input, 200)),
         ]
     )  # fmt: skip
-    return Group(head, Text(), event_table(events, row.submitted_at))
+    return Group(head, Text(), event_table(events, row.submitted_at), *last_words(error))
+
+
+def last_words(error: Failure | None) -> list[RenderableType]:
+    """The end of the error output of a process that died, if the failure has it: line by line, as it was written."""
+    if error is None or not error.last_words:
+        return []
+    # What a process wrote must not steer the terminal of whoever reads it.
+    lines = (
+        "".join(one for one in line.expandtabs() if one.isprintable())
+        for line in error.last_words.splitlines()
+    )
+    head = Text("LAST WORDS of the process that died", style="bold")
+    return [Text(), head, *(Text(f"  {line}") for line in lines)]
 
 
 def event_table(events: Sequence[TaskEvent], start: datetime) -> RenderableType:
@@ -91,11 +114,41 @@ def event_table(events: Sequence[TaskEvent], start: datetime) -> RenderableType:
     )
 
 
-def event_line(event: TaskEvent, start: datetime) -> str:
-    """One event on one line, as it happens."""
+def event_lines(event: TaskEvent, start: datetime) -> str:
+    """One event on one line, as it happens; each line that the handler logged on one of its own, before it."""
     percent = "" if event.fraction is None else f"{event.fraction:4.0%} "
     parts = f"{words.after(start, event.time):>11}  {event.event:<16} {event.writer:<28} "
-    return f"{parts}{percent}{words.one_line(event.detail)}".rstrip()
+    logged = [
+        f"{words.after(start, line.time):>11}  {line.level:<16} {words.one_line(line.text)}".rstrip()
+        for line in event.lines
+    ]
+    return "\n".join([*logged, f"{parts}{percent}{words.one_line(event.detail)}".rstrip()])
+
+
+def chunk_line(chunk: Chunk[Any], now: datetime, start: datetime) -> str:
+    """What a handler emitted, on one line."""
+    sender = f"{chunk.step or '-'} #{chunk.number}"
+    value = chunk.value if isinstance(chunk.value, str) else json.dumps(chunk.value)
+    return f"{words.after(start, now):>11}  {'chunk':<16} {sender:<28} {words.one_line(value)}"
+
+
+def questions(found: Sequence[Question], now: datetime) -> RenderableType:
+    """What waits for an answer, and how to give it."""
+    if not found:
+        return Text("nothing waits for an answer")
+    rows = [
+        (
+            one.task,
+            one.capability,
+            one.signal,
+            one.sender or one.owner,
+            words.ago(one.since, now),
+            words.one_line(one.question),
+        )
+        for one in found
+    ]
+    how = Text("answer: switchgear task approve ID, deny ID, or signal ID NAME VALUE", style="dim")
+    return Group(table(("TASK", "CAPABILITY", "SIGNAL", "FROM", "SINCE", "QUESTION"), rows), how)
 
 
 def timeline(moments: Sequence[Moment]) -> RenderableType:
