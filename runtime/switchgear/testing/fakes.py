@@ -109,10 +109,12 @@ class Runs:
         """Let every run of this key end so, whatever its command."""
         self._fakes[key] = (stdout, exit_code, stderr)
 
-    async def __call__(self, key: str, spec: StepSpec) -> RunResult:
+    async def __call__(
+        self, key: str, spec: StepSpec, on_line: Callable[[str, str], None] | None = None
+    ) -> RunResult:
         """Run the step. Raises StepFailed for an unexpected exit code, as the real runner does."""
         if key not in self._fakes:
-            return await runner.run(spec, key=key)
+            return await runner.run(spec, key=key, on_line=on_line)
         stdout, exit_code, stderr = self._fakes[key]
         if exit_code in spec.exit_codes:
             return RunResult(

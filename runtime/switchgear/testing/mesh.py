@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,17 +18,20 @@ from switchgear.coordinator.service import Coordinator
 from switchgear.errors import UsageError
 from switchgear.projections.service import observe
 from switchgear.testing import fakes
+from switchgear.testing.faults import Faults
 from switchgear.testing.site import Site
+from switchgear.testing.watched_ledger import WatchedLedger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from switchgear.agent.declare import Agent, Resource
-    from switchgear.client.handle import TaskHandle
     from switchgear.contract.capability import AnyCapability, Capability
-    from switchgear.lifecycle.coordination import Decision
+    from switchgear.lifecycle.coordination import Decision, Stamp, View
     from switchgear.lifecycle.history import History
     from switchgear.tasks import submission
+    from switchgear.tasks.handle import TaskHandle
+    from switchgear.testing.memory import MemoryBus
 
 T = TypeVar("T")
 
@@ -42,13 +46,15 @@ async def mesh(*agents: Agent, seed: int = 0) -> AsyncGenerator[MemoryMesh]:
 
     The agents start with the first submission or query, so `fake` and `replace` come before that.
     What nobody offers is rejected at once (TaskRejected with cause SG1204). `seed` decides whatever
-    a real mesh leaves to chance. Raises UsageError on an event loop that cannot be patched.
+    a real mesh leaves to chance. Raises UsageError on an event loop that cannot be patched, and at
+    the end for a fault that was asked for and never happened.
     """
     async with Site(seed=seed) as site:
         made = MemoryMesh(site, agents, seed)
         await made.start()
         try:
             yield made
+            made.faults.check()
         finally:
             await made.close()
 
@@ -56,10 +62,11 @@ async def mesh(*agents: Agent, seed: int = 0) -> AsyncGenerator[MemoryMesh]:
 class _Strict(Coordinator):
     """Rejects what nobody offers, children too, and says how to offer it in a test."""
 
-    def _decide(self, history: History, *view: Any, **more: Any) -> Decision:
+    def decide(self, history: History, view: View, stamp: Stamp) -> Decision:
+        """What the coordinator decides, but waiting for nobody."""
         if history.submitted is not None:
             history.submitted = msgspec.structs.replace(history.submitted, require_agent=True)
-        decision = super()._decide(history, *view, **more)
+        decision = super().decide(history, view, stamp)
         entry = decision.entry
         if not isinstance(entry, entries.Rejected) or entry.code != "SG1204":
             return decision
@@ -77,7 +84,10 @@ class MemoryMesh(Mesh):
         super().__init__(site.bus("client-1"), PRINCIPAL, clock=site.clock)
         self.site = site
         """The processes behind the mesh: broker, clock, coordinators, instances."""
+        self.faults = Faults()
+        """What goes wrong, and where."""
         self._agents = [fakes.own_copy(agent) for agent in agents]
+        self._stand_ins: list[Agent] = []
         self._replaced: dict[Resource[Any], Any] = {}
         self._seed = seed
         self._submitted = 0
@@ -85,6 +95,7 @@ class MemoryMesh(Mesh):
         self._begun = False
         self._observes = False
         self._joining = asyncio.Lock()
+        self._restarts: set[asyncio.Task[None]] = set()
         self._stack = AsyncExitStack()
 
     async def start(self) -> None:
@@ -94,6 +105,8 @@ class MemoryMesh(Mesh):
 
     async def close(self) -> None:
         """Leave, and stop the read model if one runs."""
+        if self._restarts:
+            await asyncio.wait(self._restarts)
         await self._stack.aclose()
         await super().close()
 
@@ -113,6 +126,7 @@ class MemoryMesh(Mesh):
                 return
         agent = fakes.fake_agent(wanted, returns)
         self._agents.append(agent)
+        self._stand_ins.append(agent)
         self._waiting.append(agent)
         if self._begun:
             joining = asyncio.get_running_loop().create_task(self._join())
@@ -133,12 +147,23 @@ class MemoryMesh(Mesh):
         for member in self.site.members:
             member.worker.replace(resource, value)
 
+    async def advance(self, by: timedelta) -> None:
+        """Let so much virtual time pass, with all that is due in it. Raises UsageError for a negative one."""
+        if by < timedelta():
+            raise UsageError(f"time cannot advance by {by}", fix="give a positive timedelta")
+        await self._join()
+        await asyncio.sleep(by.total_seconds())
+
+    def runs(self, task: TaskHandle[Any] | str, key: str) -> int:
+        """How often the body of this task's step, command or undo has begun; waits and calls have none."""
+        return self.faults.runs(task if isinstance(task, str) else task.id, key)
+
     # what differs from a real mesh
 
     async def ask(self, verb: str, query: Any, answer: type[T]) -> T:
         """Ask a service of the mesh; a read model answers only when it has read all there is."""
         await self._join()
-        if verb not in {"list", "timeline"}:
+        if verb not in {"list", "timeline", "dead"}:
             return await super().ask(verb, query, answer)
         await self._observed()
         while True:
@@ -153,20 +178,56 @@ class MemoryMesh(Mesh):
         input: Any,  # as the mesh's own
         key: str | None,
         options: submission.Options,
+        *,
+        live: bool = False,
     ) -> tuple[TaskHandle[Any], asyncio.Future[None]]:
         await self._join()
         self._submitted += 1
         # Ids decide among equal pools, so a test's are not drawn but derived.
-        return await super()._send(wanted, input, key or f"{self._seed}/{self._submitted}", options)
+        key = key or f"{self._seed}/{self._submitted}"
+        return await super()._send(wanted, input, key, options, live=live)
+
+    async def _ready(self) -> None:
+        await self._join()
 
     async def _join(self) -> None:
         """Start the agents and fakes that have not been started yet."""
         self._begun = True
         async with self._joining:
             while self._waiting:
-                agent = self._waiting.pop(0)
-                own = {one: self._replaced[one] for one in agent.resources if one in self._replaced}
-                await self.site.join(agent, replaced=own)
+                await self._start_instance(self._waiting.pop(0))
+
+    async def _start_instance(self, agent: Agent) -> None:
+        own = {one: self._replaced[one] for one in agent.resources if one in self._replaced}
+
+        def arrange(bus: MemoryBus) -> None:
+            if agent in self._stand_ins:
+                return  # what is under test dies, not what the test stands in for
+            bus.ledger = WatchedLedger(
+                self.site.broker, bus, self.faults, died=self._died, hangs=self._hangs
+            )
+
+        await self.site.join(
+            agent, replaced=own, instrument=self.faults.instrument, arrange=arrange
+        )
+
+    def _died(self, bus: MemoryBus) -> None:
+        """Bury the process of this connection, and start another in its place, as whoever runs it would."""
+        member = next(one for one in self.site.members if one.bus is bus)
+
+        async def restart() -> None:
+            await self.site.crash(member)
+            await self._start_instance(member.worker.agent)
+
+        task = asyncio.get_running_loop().create_task(restart())
+        self._restarts.add(task)
+        task.add_done_callback(self._restarts.discard)
+
+    async def _hangs(self, bus: MemoryBus) -> None:
+        """See that there is another instance of the agent behind this connection."""
+        agent = next(one.worker.agent for one in self.site.members if one.bus is bus)
+        if not any(one.bus is not bus and one.worker.agent is agent for one in self.site.members):
+            await self._start_instance(agent)
 
     async def _observed(self) -> None:
         """Start the read model, once: it polls, so no other test shall pay for it."""

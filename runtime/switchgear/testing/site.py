@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from switchgear.agent.run import Instrument, as_it_is
 from switchgear.agent.settings import WorkerSettings
 from switchgear.agent.worker import Worker
 from switchgear.coordinator.service import Coordinator
@@ -15,6 +16,8 @@ from switchgear.testing.fakes import Runs
 from switchgear.testing.memory import LoopClock, MemoryBroker, MemoryBus
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from switchgear.agent.declare import Agent, Resource
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -90,15 +93,22 @@ class Site:
         *,
         settings: WorkerSettings | None = None,
         replaced: dict[Resource[Any], Any] | None = None,
+        instrument: Instrument = as_it_is,
+        arrange: Callable[[MemoryBus], None] = lambda _: None,
     ) -> Member:
-        """Start an instance; returns when it is announced and its lanes exist."""
+        """Start an instance; returns when it is announced and its lanes exist.
+
+        `instrument` goes around what its handlers run under keys; `arrange` changes its connection first.
+        """
         bus = self.bus(f"{agent.name[:48]}-{next(self._numbers)}")
+        arrange(bus)
         worker = Worker(
             agent,
             bus,
             clock=self.clock,
             settings=settings or WorkerSettings(),
-            run_step=self.runs,
+            run_command=self.runs,
+            instrument=instrument,
             replaced=replaced,
         )
         member = Member(worker, bus)
