@@ -92,6 +92,27 @@ types: $(VENV_STAMP) $(NODE_STAMP) ## pyright, strict
 test: $(VENV_STAMP) $(NODE_STAMP) ## all tests; ARGS='…' goes to pytest
 	$(BIN)/pytest $(ARGS)
 
+# How much of each proof runs: seeds of the simulation, schedules of faults on real processes, minutes of a soak.
+SEEDS ?= 1000
+SCHEDULES ?= 10
+MINUTES ?= 10
+
+.PHONY: simulate
+simulate: $(VENV_STAMP) ## the whole mesh in virtual time under random faults, SEEDS=1000 times
+	$(PY) -m tests.simulation --seeds $(SEEDS) $(ARGS)
+
+.PHONY: bugs
+bugs: $(VENV_STAMP) ## plant bugs one by one and see the simulation catch each
+	$(PY) -m tests.simulation --every-bug $(ARGS)
+
+.PHONY: faults
+faults: $(VENV_STAMP) ## real processes killed, frozen and cut off, in SCHEDULES=10 random ways
+	$(PY) -m tests.faults.runs --schedules $(SCHEDULES) $(ARGS)
+
+.PHONY: soak
+soak: $(VENV_STAMP) ## one long run under load and faults, MINUTES=10
+	$(PY) -m tests.faults.runs --soak $(MINUTES) $(ARGS)
+
 .PHONY: coverage
 coverage: $(VENV_STAMP) $(NODE_STAMP) ## all tests with branch coverage
 	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered $(ARGS)

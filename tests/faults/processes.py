@@ -17,6 +17,7 @@ from tests.integration.spine.rawwriter import connected
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 AGENT = HERE / "programs" / "agent.py"
+CRASHING = HERE / "programs" / "crashing.py"
 BOUND = 20.0
 """Seconds after which a wait in these tests has failed."""
 
@@ -67,6 +68,11 @@ class Children:
         """An agent; `seconds` are times of its WorkerSettings."""
         options = [f"{option}={value}" for option, value in seconds.items()]
         return await self._start(str(AGENT), self._url, name, kind, *options)
+
+    async def watched(self, name: str, **seconds: float) -> Child:
+        """An agent as `switchgear agent run` starts it, with a process that watches it."""
+        options = [f"{option}={value}" for option, value in seconds.items()]
+        return await self._start(str(CRASHING), self._url, name, *options)
 
     async def coordinator(self) -> Child:
         """A coordinator, by the command that users start."""

@@ -6,11 +6,15 @@ Its handlers ask the test at `test.gate`, and go on when it answers; so the test
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
+import resource
+import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from nats.aio.client import Client
@@ -32,11 +36,38 @@ class Text:
     text: str
 
 
+def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _exhaust() -> None:
+    """Take memory until there is no more, in a process whose parent gives up on it then, as a kernel does."""
+    room = 64 * 1024 * 1024
+    used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    limit = used * os.sysconf("SC_PAGE_SIZE") + room
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    taken: list[bytes] = []
+    try:
+        while True:
+            taken.append(bytes(1024 * 1024))
+    except MemoryError:
+        _kill()
+
+
+DEADLY: dict[str, Callable[[], object]] = {
+    "poison": lambda: os._exit(9),
+    "kill": _kill,
+    "segfault": lambda: ctypes.string_at(0),
+    "memory": _exhaust,
+}
+"""What handlers do to their process, by the agent's kind."""
+
+
 def declare(url: str, name: str, kind: str) -> Agent:
     """An agent that offers `work`.
 
-    Of kind `plain` it passes the gate; of kind `poison` it ends its process there; of kind `printing` it writes what
-    it runs to its output, and needs no gate.
+    Of kind `plain` it passes the gate; of a kind of `DEADLY` it takes its process down there; of kind `printing` it
+    writes what it runs to its output, and needs no gate.
     """
     agent = Agent(name, version="1.0.0")
 
@@ -54,8 +85,8 @@ def declare(url: str, name: str, kind: str) -> Agent:
         else:
             said = f"{os.getpid()} {value.text}".encode()
             await ctx.use(line).request(GATE, said, timeout=PATIENCE)
-        if kind == "poison":
-            os._exit(9)
+        if kind in DEADLY:
+            DEADLY[kind]()
         return Text(f"{value.text} by {os.getpid()}, attempt {ctx.attempt}")
 
     assert work.name == "work"
