@@ -11,14 +11,16 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from benchmarks import finished, rates, starting
+from benchmarks import fairness, finished, rates, starting
 from benchmarks.results import Results, table
 from benchmarks.sides import ROOT, Product, Window, empty_home
 from switchgear.loop import run
 
 T = TypeVar("T")
 
-PARTS = ("rates", "starting", "imports", "finished")
+PARTS = ("rates", "starting", "imports", "fairness", "finished")
+LONG = ("fairness", "finished")
+"""Left out of a quick run."""
 ROLES = ("client", "coordinator", "agent")
 
 
@@ -39,7 +41,9 @@ QUICK = Plan(rounds=2, window=Window(warm_up=0.25, seconds=0.75), hooked=False, 
 def arguments(given: list[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="at most 40 s, without `finished`")
+    parser.add_argument(
+        "--quick", action="store_true", help="at most 40 s, without `fairness` and `finished`"
+    )
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="NAME", help=", ".join(PARTS))
     parser.add_argument("--rounds", type=int, help="rounds of `rates` and `finished`")
     parser.add_argument("--profile", choices=ROLES, help="profile this role with 256 in flight")
@@ -58,6 +62,8 @@ async def measure(parts: list[str], plan: Plan, home: Path) -> Results:
         await rates.measure(
             home, results, rounds=plan.rounds, window=plan.window, hooked=plan.hooked
         )
+    if "fairness" in parts:
+        await fairness.measure(home, results)
     if "finished" in parts:
         await finished.measure(home, results, rounds=plan.rounds, window=plan.window)
     return results
@@ -91,7 +97,7 @@ def main() -> None:
         plan = QUICK if options.quick else FULL
         if options.rounds:
             plan = msgspec.structs.replace(plan, rounds=options.rounds)
-        parts = options.only or [part for part in PARTS if part != "finished" or not options.quick]
+        parts = options.only or [part for part in PARTS if part not in LONG or not options.quick]
         began = time.monotonic()
         results = run(stoppable(measure(parts, plan, home)))
     print("\n".join(table(results)))

@@ -14,4 +14,7 @@ class Text(msgspec.Struct):
 ECHO: Capability[Text, Text] = Capability("echo", Text, Text)
 REQUEST = Text("x" * (200 - len('{"text":""}')))
 """200 bytes as JSON."""
+STEPPED: Capability[Text, Text] = Capability("stepped", Text, Text)
+"""The same, with recorded steps."""
+STEPS = 5
 OWNER = "bench"

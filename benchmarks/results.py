@@ -59,6 +59,12 @@ class Results(msgspec.Struct, kw_only=True):
     """Full by empty ledger, 256 in flight."""
     finished_100k_p50_ratio: float | None = None
     """Full by empty ledger, serial."""
+    fairness_alone_p99_ms: float | None = None
+    """Of one owner's calls, one by one, of a capability that takes 200 ms."""
+    fairness_flooded_p99_ms: float | None = None
+    """The same while another owner has submitted 5,000 tasks of it at once."""
+    fairness_p99_ratio: float | None = None
+    """Flooded by alone."""
     entry_bytes_submitted: int | None = None
     """Bodies of the product's entries; the bare program's are padded to them."""
     entry_bytes_dispatched: int | None = None
@@ -74,6 +80,7 @@ REACH: dict[str, tuple[str, float]] = {
     "serial_p50_ratio": ("<=", 1.5),
     "agent_first_task_s": ("<=", 0.5),
     "agent_rss_mb": ("<=", 60.0),
+    "fairness_p99_ratio": ("<=", 3.0),
 }
 """The goals, by key."""
 

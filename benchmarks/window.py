@@ -82,6 +82,15 @@ class Window:
 
 
 def cpu_us(pid: int) -> float:
-    """CPU time that the process has used, microseconds in steps of a clock tick (10 ms)."""
+    """CPU time that the process and its children have used, microseconds in steps of a clock tick (10 ms).
+
+    An agent is two processes: one serves, the other watches it.
+    """
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) * _TICK  # utime, stime
+    own = (int(fields[11]) + int(fields[12])) * _TICK  # utime, stime
+    return own + sum(map(cpu_us, children(pid)))
+
+
+def children(pid: int) -> list[int]:
+    """The processes that this one has started and that live."""
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -10,14 +10,19 @@ from benchmarks.bare import roles, run, wire
 from benchmarks.bare.link import Variant
 
 
+ROLES = ("all", "client", "burst", "coordinator", "agent")
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.bare", description=__doc__)
     parser.add_argument("--url", required=True, help="of a broker whose SG_LEDGER may be deleted")
-    parser.add_argument("--role", choices=("all", "client", "coordinator", "agent"), default="all")
+    parser.add_argument("--role", choices=ROLES, default="all")
     parser.add_argument("--in-flight", type=int, default=256, help="tasks at a time; 1 = serial")
     parser.add_argument("--warm-up", type=float, default=0.5, help="seconds before (client)")
     parser.add_argument("--seconds", type=float, default=3.0, help="how long to measure")
-    parser.add_argument("--sizes", type=int, nargs=3, default=(500, 800, 550), help="bytes")
+    parser.add_argument("--sizes", type=int, nargs="+", default=(), help="bytes")
+    parser.add_argument("--checkpoints", type=int, default=0, help="of each task (agent)")
+    parser.add_argument("--tasks", type=int, default=1000, help="how many (burst)")
     parser.add_argument("--variant", choices=get_args(Variant), default="library")
     parser.add_argument("--pids", default="{}", help="processes to account for (client), JSON")
     parser.add_argument("--json", action="store_true", help="print a line of JSON")
@@ -31,10 +36,13 @@ async def _main(options: argparse.Namespace) -> None:
         await roles.coordinator(sizes).serve(url, options.variant)
         return
     if options.role == "agent":
-        await roles.agent(sizes).serve(url, options.variant)
+        await roles.agent(sizes, options.checkpoints).serve(url, options.variant)
         return
     load = run.Load(options.in_flight, options.warm_up, options.seconds)
     program = run.Program(url, options.variant, sizes)
+    if options.role == "burst":
+        print(await run.burst(program, options.tasks, options.in_flight), flush=True)
+        return
     if options.role == "all":
         rate = await run.measure(program, load)
     else:

@@ -34,6 +34,7 @@ class Link(Client):
         self._frames: list[bytes] = []
         self._tokens = count(1)
         self._unacked: dict[bytes, bytes] = {}
+        self._following: dict[bytes, Callable[[int], None]] = {}
         self._answers = b""
 
     async def open(self, url: str) -> None:
@@ -80,6 +81,14 @@ class Link(Client):
         self._unacked[token] = delivery
         self.send_expecting(to, b"%b.%b" % (self._answers, token), last, scope, body)
 
+    def append_then(
+        self, to: bytes, scope: bytes, last: int, body: bytes, then: Callable[[int], None]
+    ) -> None:
+        """Append likewise; its PubAck calls `then` with the new sequence."""
+        token = b"%d" % next(self._tokens)
+        self._following[token] = then
+        self.send_expecting(to, b"%b.%b" % (self._answers, token), last, scope, body)
+
     async def pull(self, consumer: str, batch: int, handler: Handler) -> None:
         """Pull without end: at most `batch` messages asked for, more when half of them came."""
         inbox = self.new_inbox()
@@ -123,7 +132,12 @@ class Link(Client):
         answer = wire.decode_ack(data)
         if answer.error is not None:
             raise ConnectionError(f"append refused: {answer.error}")
-        delivery = self._unacked.pop(subject[len(self._answers) + 1 :])
+        token = subject[len(self._answers) + 1 :]
+        then = self._following.pop(token, None) if self._following else None
+        if then is not None:
+            then(answer.seq)
+            return
+        delivery = self._unacked.pop(token)
         if delivery:
             self.send(delivery, "", b"")
 

@@ -1,7 +1,8 @@
-"""The three programs: a client keeps tasks in flight, a coordinator dispatches, an agent echoes."""
+"""The programs: a client keeps tasks in flight, a coordinator dispatches, an agent echoes."""
 
 import asyncio
 import os
+from functools import partial
 from itertools import count
 from time import perf_counter, time_ns
 
@@ -59,13 +60,58 @@ class Relay(msgspec.Struct, frozen=True):
         return on_event
 
 
+class Recorder(msgspec.Struct, frozen=True):
+    """An agent that appends checkpoints before the result, each when the one before is stored."""
+
+    checkpoints: int
+    sizes: wire.Sizes
+
+    async def serve(self, url: str, variant: Variant) -> None:
+        """Work until killed, or the connection is closed."""
+        link = link_of(variant)
+        await link.open(url)
+        await link.pull(stream.LANE, _BATCH, self._handler(link))
+        await link.ended
+
+    def _handler(self, link: Link) -> Handler:
+        pads = wire.padding(self.sizes.checkpoint), wire.padding(self.sizes.completed)
+
+        def on_event(subject: bytes, reply: bytes, data: bytes) -> None:
+            seen = wire.decode(data)
+            scope = subject.removesuffix(wire.DISPATCHED)
+
+            def go_on(last: int, left: int) -> None:
+                entry = wire.Entry(
+                    task=seen.task,
+                    entry=f"{seen.task}.{last}",
+                    writer=stream.LANE,
+                    time=time_ns(),
+                    prev=last,
+                    attempt=1,
+                    input=seen.input,
+                    pad=pads[not left],
+                )
+                body = wire.encode(entry)
+                if left:
+                    then = partial(go_on, left=left - 1)
+                    link.append_then(scope + wire.CHECKPOINT, scope + b">", last, body, then)
+                else:
+                    link.append(scope + wire.COMPLETED, scope + b">", last, body, reply)
+
+            go_on(int(reply.split(b".", 6)[5]), self.checkpoints)
+
+        return on_event
+
+
 def coordinator(sizes: wire.Sizes) -> Relay:
     """Turn each `submitted` into a `dispatched`."""
     return Relay(stream.INTAKE, wire.SUBMITTED, wire.DISPATCHED, sizes.dispatched)
 
 
-def agent(sizes: wire.Sizes) -> Relay:
-    """Turn each `dispatched` into a `completed`."""
+def agent(sizes: wire.Sizes, checkpoints: int = 0) -> Relay | Recorder:
+    """Turn each `dispatched` into a `completed`, after so many checkpoints."""
+    if checkpoints:
+        return Recorder(checkpoints, sizes)
     return Relay(stream.LANE, wire.DISPATCHED, wire.COMPLETED, sizes.completed)
 
 
@@ -115,4 +161,31 @@ class Submitter:
         if self._window.ended(started):
             self._submit()
         elif not self._done.done():
+            self._done.set_result(None)
+
+
+class Burst(Submitter):
+    """A client that runs so many tasks, with at most `in_flight` open."""
+
+    def __init__(self, link: Link, sizes: wire.Sizes, tasks: int) -> None:
+        super().__init__(link, sizes, Window(0, 0, {}))
+        self._unsubmitted = self._unended = tasks
+
+    async def seconds(self, *, in_flight: int) -> float:
+        """Return what all of them took together."""
+        began = perf_counter()
+        await self.drive(in_flight=in_flight)
+        return perf_counter() - began
+
+    def _submit(self) -> None:
+        if self._unsubmitted:
+            self._unsubmitted -= 1
+            super()._submit()
+
+    def _on_live(self, subject: bytes, _reply: bytes, _data: bytes) -> None:
+        if self._started.pop(subject.split(b".")[4], None) is None:
+            return
+        self._unended -= 1
+        self._submit()
+        if not self._unended and not self._done.done():
             self._done.set_result(None)

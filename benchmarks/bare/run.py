@@ -10,7 +10,7 @@ import msgspec
 from benchmarks.bare import stream, wire
 from benchmarks.bare.link import Variant
 from benchmarks.bare.public import link_of
-from benchmarks.bare.roles import Submitter
+from benchmarks.bare.roles import Burst, Submitter
 from benchmarks.window import Rate, Window
 
 _ROOT = Path(__file__).parents[2]
@@ -65,6 +65,16 @@ async def drive(program: Program, load: Load, pids: dict[str, int]) -> Rate:
     finally:
         await link.close()
     return window.rate(load.in_flight)
+
+
+async def burst(program: Program, tasks: int, in_flight: int) -> float:
+    """Return the seconds that so many tasks take, with at most `in_flight` open."""
+    link = link_of(program.variant)
+    await link.open(program.url)
+    try:
+        return await Burst(link, program.sizes, tasks).seconds(in_flight=in_flight)
+    finally:
+        await link.close()
 
 
 async def _spawn(role: str, program: Program) -> Process:

@@ -6,6 +6,7 @@ STREAM = "SG_LEDGER"
 SUBMITTED = b"submitted"
 DISPATCHED = b"dispatched.pool.normal"
 COMPLETED = b"completed"
+CHECKPOINT = b"checkpoint"
 INPUT = "i" * 200
 """What a task carries and the agent echoes: 200 bytes."""
 
@@ -41,6 +42,7 @@ class Sizes(msgspec.Struct, frozen=True):
     submitted: int = 500
     dispatched: int = 800
     completed: int = 550
+    checkpoint: int = 500
 
 
 encode = msgspec.json.Encoder().encode

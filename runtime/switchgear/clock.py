@@ -25,6 +25,20 @@ class SystemClock:
 SYSTEM = SystemClock()
 
 
+class NotBefore:
+    """A clock that is never behind a moment that is known to have passed, such as a message's store time."""
+
+    __slots__ = ("_at", "_clock")
+
+    def __init__(self, clock: Clock, at: datetime) -> None:
+        self._clock = clock
+        self._at = at
+
+    def now(self) -> datetime:
+        """The later of the two."""
+        return max(self._clock.now(), self._at)
+
+
 def milliseconds(at: datetime) -> int:
     """Milliseconds since 1970, for ids."""
     return int(at.timestamp() * 1000)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from switchgear import errors
+from switchgear.contract import codes
+from switchgear.coordinator.settings import CoordinatorSettings
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -21,7 +24,7 @@ def test_every_error_code_stands_on_the_reference_page() -> None:
         for kind in errors.all_errors()
         if kind.__module__ == errors.__name__
     }
-    tables = {**errors.PROTOCOL_CODES, **errors.REJECTIONS, **errors.FAILURES}
+    tables = {**codes.PROTOCOL_CODES, **codes.REJECTIONS, **codes.FAILURES}
     missing = [code for code, name in known.items() if f"| {code} | `{name}` |" not in page]
     missing += [code for code in tables if f"| {code} | " not in page]
     assert missing == []
@@ -32,3 +35,14 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
     """A relative link names a file or folder of the repository."""
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8"))
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_variable_stands_on_the_settings_page() -> None:
+    """What the code reads from the environment is told there, and nothing that it does not read."""
+    page = (ROOT / "docs/reference/settings.md").read_text(encoding="utf-8")
+    sources = [*(ROOT / "runtime").rglob("*.py"), *(ROOT / "agents").rglob("*.py")]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    fields = msgspec.structs.fields(CoordinatorSettings)
+    read = set(re.findall(r"""["'](SWITCHGEAR_[A-Z_]+[A-Z]|NATS_SERVER_BIN)["']""", code))
+    read |= {f"SWITCHGEAR_{field.name.upper()}" for field in fields}
+    assert set(re.findall(r"SWITCHGEAR_[A-Z_]+|NATS_SERVER_BIN", page)) == read

@@ -352,14 +352,13 @@ class World:
         )
 
     async def _until_all_ended(self) -> None:
-        """Children may outlive who waited for their parents' end by a little."""
+        """Children may outlive who waited for their parents' end by a little, and deliveries their tasks by a lease."""
         for _ in range(400):
             scopes = {scope_of(one.subject) for one in entries_of(self.broker.ledger)}
             histories = (fold(scope, self.broker.ledger.under(scope)) for scope in scopes)
-            if all(history.ended is not None for history in histories):
+            if all(history.ended is not None for history in histories) and not self._lanes_left():
                 break
             await asyncio.sleep(10)
-        await asyncio.sleep(1)
 
     def _lanes_left(self) -> list[str]:
         """What is still to be delivered although everything has ended."""

@@ -10,7 +10,7 @@ from typing import Literal, Protocol, TypedDict
 
 from switchgear import crashpoint, ids
 from switchgear.bus.port import Appended, Bus, Delivery, Refused
-from switchgear.clock import Clock
+from switchgear.clock import Clock, NotBefore
 from switchgear.contract import codec, entries, limits, subjects
 from switchgear.contract.values import Awaited, Failure, State, Status
 from switchgear.errors import Unavailable
@@ -76,7 +76,7 @@ class Attempt:
         dispatched: entries.Dispatched,
     ) -> None:
         self.bus = bus
-        self.clock = clock
+        self.clock = NotBefore(clock, delivery.stored.time)
         self.delivery = delivery
         self.subject = subject
         self.scope = subject.scope

@@ -29,16 +29,16 @@ PER_SECOND = 1000
 class Chunks:
     """The chunks of one run."""
 
-    __slots__ = ("_attempt", "_dropped", "_loop", "_numbers", "_second", "_sent", "_thread")
+    # Defaults of the class: each task has one of these, and most never stream.
+    _numbers: dict[str, int] | None = None
+    _second = 0.0
+    _sent = 0
+    _dropped = 0
 
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        self._numbers: dict[str, int] | None = None
-        self._second = 0.0
-        self._sent = 0
-        self._dropped = 0
 
     def emit(self, value: Any) -> None:
         """Send a value, from whatever thread. Raises UsageError for one over 16 KiB, or that is no JSON."""

@@ -106,7 +106,10 @@ class Feeder:
         self.running -= 1
         if self._beyond and not self._stopping:
             self._begin(self._beyond.popleft())
-        self._changed.set()
+        if (
+            not self._pulls
+        ):  # standing pulls are topped up as they are used: one more slot changes nothing
+            self._changed.set()
 
     def _begin(self, delivery: Delivery) -> None:
         self.running += 1

@@ -143,14 +143,13 @@ class Receiving:
             mine.delivery = delivery
             return False
         attempt.last, attempt.valid = history.last, history.last_valid
-        attempt.failures = history.failures
-        attempt.history = history
+        attempt.failures, attempt.history = history.failures, history
         if begin.act == "take-over":
             how = await self._how(attempt, begin)
             history = await attempt.take_over(history, begin.former, how)
-            told = (
-                history.hold == attempt.hold
-            )  # its answer was lost: the history holds the take-over already
+            attempt.failures, attempt.history = history.failures, history
+            # where its answer was lost, the history holds the take-over already
+            told = history.hold == attempt.hold
             crashes = history.crashes + (how == "crash" and not told)
             if crashes > limits.MAX_CRASHES:
                 await self._end_poisoned(attempt, history, crashes, begin.former)

@@ -23,14 +23,16 @@ _TEXT = 500
 class Reports:
     """Sends the newest report at most every `every`, with what was logged since the one before."""
 
+    # Defaults of the class: each task has one of these, and most never report.
+    _newest: Progress | None = None
+    _lines: deque[LogLine] | None = None
+    _unsent = False
+    _timer: asyncio.TimerHandle | None = None
+    _sent = float("-inf")
+
     def __init__(self, attempt: Attempt, every: timedelta) -> None:
         self._attempt = attempt
         self._every = every.total_seconds()
-        self._newest: Progress | None = None
-        self._lines: deque[LogLine] | None = None
-        self._unsent = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._sent = float("-inf")
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
 

@@ -244,9 +244,11 @@ class Worker:
         except Exception:
             log.exception("attempt.unsettled %s", delivery.stored.subject)
         finally:
-            if attempt is not None and self._running.get(attempt.subject.task) is attempt:
-                del self._running[attempt.subject.task]
-                self._announcer.stir()
+            if attempt is not None:
+                attempt.running = None  # a cycle would keep both until the collector comes
+                if self._running.get(attempt.subject.task) is attempt:
+                    del self._running[attempt.subject.task]
+                    self._announcer.stir()
             self._feeders[declared.name].freed()
 
     async def _handed_back(self, delivery: Delivery, attempt: Attempt | None) -> None:

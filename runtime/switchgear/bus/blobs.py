@@ -11,16 +11,19 @@ import base64
 import hashlib
 import os
 import re
-from datetime import timedelta
-from typing import Any, Final
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from datetime import datetime
+from typing import Any, Final, cast
 
 import msgspec
 
 from switchgear.bus import reading
-from switchgear.bus.ledger import direct_answer
-from switchgear.bus.port import Refused
+from switchgear.bus.ledger import delete, direct_answer, leader_get
+from switchgear.bus.port import Refused, StoredBlob
 from switchgear.bus.publisher import Outcome
 from switchgear.bus.pulling import Link
+from switchgear.bus.side_streams import REFRESH_AFTER
 from switchgear.clock import SYSTEM, Clock
 from switchgear.contract import limits
 from switchgear.contract.stored import Stored
@@ -29,9 +32,12 @@ from switchgear.errors import NotFound, ProtocolError
 STREAM: Final = "OBJ_SG_BLOBS"
 CHUNK: Final = 128 * limits.KIB
 """Bytes of one stored piece: the default of the other clients."""
-REFRESH_AFTER: Final = timedelta(hours=12)
-"""Age after which a writer stores its blob again, so that the janitor does not take it (rule 22)."""
+AT_ONCE: Final = 50_000
+"""Uploads whose pieces `tidy` looks at together: what it holds in memory."""
 
+_META: Final = "$O.SG_BLOBS.M."
+_PIECE: Final = "$O.SG_BLOBS.C."
+_NUID: Final = re.compile("[A-Za-z0-9_-]{1,64}")
 _DIGEST: Final = re.compile("[0-9a-f]{64}")
 _ANY: Final = "NATS/1.0\r\n\r\n"
 
@@ -61,7 +67,7 @@ class ObjectBlobs:
         nuid = os.urandom(11).hex()
         chunks = range(0, len(data), CHUNK)
         stored: list[asyncio.Future[Outcome]] = [
-            self._publish(f"$O.SG_BLOBS.C.{nuid}", _ANY, data[at : at + CHUNK]) for at in chunks
+            self._publish(_PIECE + nuid, _ANY, data[at : at + CHUNK]) for at in chunks
         ]
         try:
             await asyncio.gather(*stored)
@@ -110,6 +116,76 @@ class ObjectBlobs:
             fix="store it again (submit with the same input); if it comes back, check who may write to SG_BLOBS",
         )
 
+    async def list(self, after: int = 0) -> list[StoredBlob]:
+        """A page of the blobs beyond this sequence, oldest put first; empty at the end. Raises Unavailable."""
+        found: list[StoredBlob] = []
+        async with aclosing(self._follow(_META, after)) as batches:
+            async for batch in batches:
+                for one in batch:
+                    digest = _digest(one.subject)
+                    if digest:
+                        found.append(StoredBlob(digest, one.sequence, one.time_ns))
+                if found or not batch:
+                    break
+        return found
+
+    async def remove(self, digest: str, *, expect: int) -> bool:
+        """Delete the blob if its description is still this one. Raises Unavailable.
+
+        Its pieces wait for `tidy`: a description may name those of another blob, and nobody checks who wrote it.
+        """
+        found = await leader_get(self._link.asking, STREAM, {"seq": expect}) if expect > 0 else None
+        if found is None or found.subject != _meta(digest):
+            return False
+        return await delete(self._link.asking, STREAM, expect)
+
+    async def tidy(self, before: datetime) -> int:
+        """Delete pieces stored before this time that no description names. Returns how many. Raises Unavailable."""
+        gone = after = 0
+        while True:
+            old, after = await self._old_pieces(before, after)
+            if not old:
+                return gone
+            # Read after the pieces were: an upload's pieces come before its description.
+            await self._spare_described(old)
+            for nuid in old:
+                body = {"filter": _PIECE + nuid}
+                answer = await self._link.asking.api(f"STREAM.PURGE.{STREAM}", body)
+                gone += int(answer.get("purged", 0))
+
+    async def _old_pieces(self, before: datetime, after: int) -> tuple[set[str], int]:
+        """Uploads with pieces beyond this sequence stored before this time, and the sequence of the last one seen."""
+        found: set[str] = set()
+        async with aclosing(self._follow(_PIECE, after)) as batches:
+            async for batch in batches:
+                for one in batch:
+                    if one.time >= before or len(found) >= AT_ONCE:
+                        return found, after
+                    after = one.sequence
+                    nuid = one.subject.removeprefix(_PIECE)
+                    # A raw writer may store under a wildcard: as a filter it would cover everybody's pieces.
+                    if _NUID.fullmatch(nuid) is not None:
+                        found.add(nuid)
+                if not batch:
+                    break
+        return found, after
+
+    async def _spare_described(self, nuids: set[str]) -> None:
+        """Take out those that a description names."""
+        async with aclosing(self._follow(_META, 0, bodies=True)) as batches:
+            async for batch in batches:
+                for one in batch:
+                    described = _described(one.data)
+                    nuids.discard(described["nuid"] if described else "")
+                if not batch:
+                    return
+
+    def _follow(
+        self, prefix: str, after: int, *, bodies: bool = False
+    ) -> AsyncGenerator[list[Stored]]:
+        followed = reading.follow(self._link, STREAM, after, filters=(f"{prefix}>",), bodies=bodies)
+        return cast("AsyncGenerator[list[Stored]]", followed)
+
     async def _look(self, digest: str) -> tuple[Stored | None, dict[str, Any] | None]:
         """The description's message, and the description, None where the blob was deleted."""
         if _DIGEST.fullmatch(digest) is None:
@@ -117,24 +193,36 @@ class ObjectBlobs:
         subject = f"$JS.API.DIRECT.GET.{STREAM}.{_meta(digest)}"
         answer = await self._link.asking.read(subject)
         last = direct_answer(answer.headers, answer.data, STREAM)
-        if last is None:
-            return None, None
-        try:
-            described: dict[str, Any] = msgspec.json.decode(last.data)
-            return last, None if described.get("deleted") or not described.get(
-                "nuid"
-            ) else described
-        except (msgspec.DecodeError, AttributeError):
-            return last, None
+        return last, None if last is None else _described(last.data)
 
     def _purge(self, nuid: str) -> None:
         """Delete pieces that no description names; the janitor deletes what is left without the permission."""
-        body = msgspec.json.encode({"filter": f"$O.SG_BLOBS.C.{nuid}"})
+        body = msgspec.json.encode({"filter": _PIECE + nuid})
         self._link.client.publish_now(f"$JS.API.STREAM.PURGE.{STREAM}", body)
 
 
 def _meta(digest: str) -> str:
-    return f"$O.SG_BLOBS.M.{base64.urlsafe_b64encode(digest.encode()).decode()}"
+    return f"{_META}{base64.urlsafe_b64encode(digest.encode()).decode()}"
+
+
+def _digest(meta: str) -> str:
+    """What this subject describes; empty for an object that is none of ours."""
+    try:
+        name = base64.urlsafe_b64decode(meta.removeprefix(_META)).decode()
+    except ValueError:
+        return ""
+    return name if _DIGEST.fullmatch(name) is not None and _meta(name) == meta else ""
+
+
+def _described(data: bytes) -> dict[str, Any] | None:
+    """The description; None of a deleted object, or where it cannot be read."""
+    try:
+        described: dict[str, Any] = msgspec.json.decode(data)
+        # One with a wildcard in it would name everybody's pieces.
+        named = _NUID.fullmatch(described["nuid"]) is not None
+        return described if named and not described.get("deleted") else None
+    except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
+        return None
 
 
 def _description(digest: str, nuid: str, size: int, chunks: int) -> dict[str, object]:

@@ -86,15 +86,7 @@ class StreamLedger:
 
     async def delete(self, sequence: int) -> bool:
         """Delete one entry; False where it was gone, or an answer got lost after it went. Raises Unavailable."""
-        body = {"seq": sequence, "no_erase": True}
-        try:
-            await self._asking.api(f"STREAM.MSG.DELETE.{LEDGER}", body)
-        except ApiError as error:
-            gone = error.number == _NOT_DELETED and any(text in error.text for text in _GONE)
-            if gone or error.number == _NO_SEQUENCE:
-                return False
-            raise
-        return True
+        return await delete(self._asking, LEDGER, sequence)
 
     async def room(self) -> Room:
         """How full the ledger is. Raises Unavailable."""
@@ -118,6 +110,19 @@ async def leader_get(asking: Asking, stream: str, target: dict[str, object]) -> 
             return None
         raise
     return _from_api(found["message"])
+
+
+async def delete(asking: Asking, stream: str, sequence: int) -> bool:
+    """Delete one message; False where it was gone, or an answer got lost after it went. Raises Unavailable."""
+    body = {"seq": sequence, "no_erase": True}
+    try:
+        await asking.api(f"STREAM.MSG.DELETE.{stream}", body)
+    except ApiError as error:
+        gone = error.number == _NOT_DELETED and any(text in error.text for text in _GONE)
+        if gone or error.number == _NO_SEQUENCE:
+            return False
+        raise
+    return True
 
 
 def direct_answer(headers: bytes, data: bytes, stream: str) -> Stored | None:

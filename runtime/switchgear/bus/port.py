@@ -19,6 +19,7 @@ from switchgear.bus.side_streams import (
     Documents,
     Kept,
     Refused,
+    StoredBlob,
     Timers,
     Topics,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "Room",
     "ServerFacts",
     "Source",
+    "StoredBlob",
     "Subscription",
     "Timers",
     "Topics",

@@ -6,8 +6,11 @@ Part of `bus.port`, which hands these names on.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
-from typing import NamedTuple, Protocol
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple, Protocol
+
+REFRESH_AFTER: Final = timedelta(hours=12)
+"""Age after which a writer stores its blob again, so that the janitor does not take it (rule 22)."""
 
 
 class Appended(NamedTuple):
@@ -136,13 +139,49 @@ class Topics(Protocol):
         ...
 
 
+class StoredBlob(NamedTuple):
+    """A blob as its description tells of it."""
+
+    digest: str
+    sequence: int
+    """Of the description: another one as soon as the blob is stored again."""
+    time_ns: int
+    """The broker's time of the last put."""
+
+    @property
+    def time(self) -> datetime:
+        """When it was last put, by the broker's clock."""
+        return datetime.fromtimestamp(self.time_ns / 1e9, UTC)
+
+
 class Blobs(Protocol):
     """The object store: payloads above the inline limit, named by SHA-256."""
 
     async def put(self, data: bytes) -> str:
-        """Store; returns the digest. Storing what is there already costs one look."""
+        """Store; returns the digest. What is there already is stored again only if it is older than REFRESH_AFTER."""
         ...
 
     async def get(self, digest: str) -> bytes:
         """Fetch and verify. Raises NotFound, or ProtocolError SG1109 for other content."""
+        ...
+
+    async def list(self, after: int = 0) -> list[StoredBlob]:
+        """Blobs whose descriptions lie beyond this sequence, those whose last put is oldest first.
+
+        A page of a few hundred; empty at the end. The next page is beyond the sequence of this one's last.
+        """
+        ...
+
+    async def remove(self, digest: str, *, expect: int) -> bool:
+        """Delete the blob if `expect` is still its description's sequence (the janitor alone, rule 22).
+
+        False where it was stored again, or is gone. The room of its pieces is free after the next `tidy`.
+        """
+        ...
+
+    async def tidy(self, before: datetime) -> int:
+        """Delete pieces stored before this time that belong to no blob: of removed ones, of puts that were cut short.
+
+        Returns how many pieces went. Whoever stores a blob must not take longer than since `before`.
+        """
         ...

@@ -1,7 +1,7 @@
 """What the janitor deletes, written to files first. Blocking: for a thread of its own.
 
-A file a day as JSON lines, one line an entry; or a Parquet file a batch. What was archived and not deleted, since the
-replica died in between, is archived again: the sequence tells.
+A file a day, one line an entry. What was archived and not deleted, since the replica died in between, is archived
+again: the sequence tells.
 """
 
 from __future__ import annotations
@@ -10,14 +10,12 @@ import base64
 import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Final
 
 import msgspec
 
 from switchgear.contract.stored import Stored
-from switchgear.errors import ExtraMissing
 
 _NS: Final = 1_000_000_000
 
@@ -37,22 +35,14 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     """The entry's bytes where they are no JSON."""
 
 
-class Archive(Protocol):
-    """Where deleted entries are kept."""
-
-    def write(self, entries: Sequence[Stored], now: datetime) -> None:
-        """Keep them: they are on the disk when this returns. Raises OSError."""
-        ...
-
-
-class JsonLines:
-    """`<folder>/<day>.jsonl`."""
+class Archive:
+    """`<folder>/<day>.jsonl`: JSON lines."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def write(self, entries: Sequence[Stored], now: datetime) -> None:
-        """Add them to the day's file. Raises OSError."""
+        """Add them to the day's file: they are on the disk when this returns. Raises OSError."""
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{now:%Y-%m-%d}.jsonl"
         lines = b"".join(msgspec.json.encode(_line(one)) + b"\n" for one in entries)
@@ -65,55 +55,6 @@ class JsonLines:
             file.flush()
             os.fsync(file.fileno())
         _sync_folder(self._folder)
-
-
-class Parquet:
-    """`<folder>/<day>-<first sequence>.parquet`. Raises ExtraMissing without the extra `archive`."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        try:
-            self._arrow: Any = import_module("pyarrow")
-            self._parquet: Any = import_module("pyarrow.parquet")
-        except ModuleNotFoundError as error:
-            raise ExtraMissing("an archive in Parquet", "archive") from error
-
-    def write(self, entries: Sequence[Stored], now: datetime) -> None:
-        """Write them as a file of their own, whole or not at all. Raises OSError."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        arrow = self._arrow
-        schema = arrow.schema(
-            [
-                ("subject", arrow.string()),
-                ("sequence", arrow.int64()),
-                ("time", arrow.timestamp("ns", tz="UTC")),
-                ("headers", arrow.binary()),
-                ("body", arrow.binary()),
-            ]
-        )
-        rows = {
-            "subject": [one.subject for one in entries],
-            "sequence": [one.sequence for one in entries],
-            "time": [one.time_ns for one in entries],
-            "headers": [one.headers for one in entries],
-            "body": [one.data for one in entries],
-        }
-        first = min(one.sequence for one in entries)
-        path = self._folder / f"{now:%Y-%m-%d}-{first}.parquet"
-        part = path.with_suffix(".part")
-        with part.open("wb") as file:
-            self._parquet.write_table(arrow.table(rows, schema=schema), file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-        _sync_folder(self._folder)
-
-
-def opened(folder: Path | None, form: Literal["jsonl", "parquet"]) -> Archive | None:
-    """The archive in this folder; None without one. Raises ExtraMissing."""
-    if folder is None:
-        return None
-    return Parquet(folder) if form == "parquet" else JsonLines(folder)
 
 
 def read(path: Path) -> list[Line]:

@@ -199,10 +199,8 @@ class Arriving:
         try:
             while together:
                 newest = max((one.delivery.stored for one in together), key=_sequence)
-                occasion = ENTRY
-                if due:
-                    rechecks = max(one.occasion.rechecks for one in together)
-                    occasion = Occasion(due, rechecks, newest.time)
+                rechecks = max(one.occasion.rechecks for one in together)
+                occasion = Occasion(due, rechecks, newest.time)
                 settling = self._settling.settle(scope, occasion, newest=None if due else newest)
                 await self._guarded([one.delivery for one in together], settling)
                 if due == "child":

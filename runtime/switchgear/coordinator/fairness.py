@@ -110,7 +110,7 @@ class FairDispatch:
 
     def held(self, whose: Backlogged) -> int:
         """How many submissions of this owner for this capability wait for room, as far as this replica knows."""
-        return self._shared[whose] + self._own.waiting(whose)
+        return self._shared.get(whose, 0) + self._own.waiting(whose)
 
     def admits(self, delivery: Delivery, history: History, *, own: bool = False) -> bool:
         """Whether this fresh submission is dispatched now; else it has been taken care of.
@@ -124,23 +124,22 @@ class FairDispatch:
         if submission is None or submission.start is not None or submission.after is not None:
             return True  # it is not dispatched now anyway
         whose = Backlogged(history.capability, history.owner)
-        key = self._lane_key(history, submission)
+        pool = self._pool(whose.capability, submission)
         if not own and self._own.covers(whose, delivery.stored.sequence):
             urgent = fairness.is_urgent(submission) and self._shared[whose] < fairness.CROWDED
-            if key is None or not urgent:
+            if pool is None or not urgent:
                 self._leave(whose, delivery, history, submission)
                 return False
-        if key is None or (own and self._own.is_refused(whose, delivery.stored.sequence)):
+        if pool is None or (own and self._own.is_refused(whose, delivery.stored.sequence)):
             return True  # it waits for capacity, or for nothing
+        key = whose.capability, pool.offer.pool
         lanes = self._lanes.get(key)
         if lanes is None:
             lanes = self._lanes[key] = _Lanes()
             self._wanted.set()
-        slots = self._slots(key)
         level = fairness.level(submission)
-        if not lanes.turns[level] and lanes.fill.room(slots, level) > 0:
-            lanes.fill.since[level] += 1
-            if lanes.fill.is_low(slots):
+        if not lanes.turns[level] and lanes.fill.take(pool.slots, level):
+            if lanes.fill.is_low(pool.slots):
                 self._wanted.set()
             return True
         self._hold(lanes, whose, _Held(delivery, history, own), submission)
@@ -305,19 +304,17 @@ class FairDispatch:
             if not holding:
                 self._holding.clear()
 
-    def _lane_key(self, history: History, submission: Submitted) -> tuple[str, str] | None:
+    def _pool(self, capability: str, submission: Submitted) -> routing.Pool | None:
         """Whose lanes the submission would go to now; None: it cannot be placed, or will be rejected."""
-        pools = self._table.pools(history.capability)
+        pools = self._table.pools(capability)
         if len(pools) == 1:  # the usual case; should it not fit, nothing but its turn is lost
-            return (history.capability, pools[0].offer.pool) if pools[0].slots else None
+            return pools[0] if pools[0].slots else None
         try:
             wanted = routing.Wanted(submission.task, submission.version, dict(submission.labels))
             found = routing.choose(pools, wanted)
         except ValueError:
             return None
-        if isinstance(found, routing.Chosen):
-            return history.capability, found.pool.offer.pool
-        return None
+        return found.pool if isinstance(found, routing.Chosen) else None
 
     def _slots(self, key: tuple[str, str]) -> int:
         capability, name = key

@@ -15,6 +15,7 @@ from switchgear.contract import subjects
 from switchgear.coordinator import archive
 from switchgear.coordinator.admittance import Admittance
 from switchgear.coordinator.arriving import Arriving
+from switchgear.coordinator.blob_janitor import BlobJanitor
 from switchgear.coordinator.effects import Effects
 from switchgear.coordinator.janitor import Janitor
 from switchgear.coordinator.lanes import LaneWatch
@@ -126,10 +127,10 @@ class Coordinator:
             clock,
             lease,
             Policy(settings.retention_age, settings.retention_count),
-            archive=archive.opened(settings.archive, settings.archive_format),
+            archive=None if settings.archive is None else archive.Archive(settings.archive),
             is_tight=lambda: room.overload is not None,
         )
-        return [lease, janitor]
+        return [lease, janitor, BlobJanitor(self._bus, clock, lease)]
 
     def _offered(self, capabilities: set[str]) -> None:
         """Somebody new offers these: wake who waits for them."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -39,8 +39,6 @@ class CoordinatorSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How many tasks that have ended it keeps at most [SWITCHGEAR_RETENTION_COUNT]."""
     archive: Path | None = None
     """Folder that gets what is deleted, before it is deleted; None: nothing is archived [SWITCHGEAR_ARCHIVE]."""
-    archive_format: Literal["jsonl", "parquet"] = "jsonl"
-    """`parquet` needs the extra `archive` [SWITCHGEAR_ARCHIVE_FORMAT]."""
 
     groups: dict[str, frozenset[str]] = {}
     """Principals by group, for signals that only a group may send [SWITCHGEAR_GROUPS, such as

@@ -34,7 +34,7 @@ class Occasion(NamedTuple):
     rechecks: int = 0
     """Re-checks so far, as the timer tells."""
     at: datetime | None = None
-    """When the broker stored the due message: no earlier than that is it now (rule 11)."""
+    """When the broker stored what led here: the time of the decision, whatever the own clock says (rule 11)."""
     lost: int = 0
     """The dispatch at this sequence cannot be pulled: place the task anew, if it is the live one."""
 
@@ -61,8 +61,7 @@ class Viewing:
 
     def now(self, occasion: Occasion = ENTRY) -> datetime:
         """The time of the decision."""
-        now = self._clock.now()
-        return now if occasion.at is None else max(now, occasion.at)
+        return self._clock.now() if occasion.at is None else occasion.at
 
     def fresh(self, history: History) -> View:
         """Of a plain submission: reads nothing."""

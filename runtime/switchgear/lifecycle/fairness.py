@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 LEVELS = len(subjects.PRIORITIES)
 
+_LEVEL: dict[str, int] = {priority: at for at, priority in enumerate(subjects.PRIORITIES)}
 SPARE = 16
 """Tasks that a lane may hold beyond one for each slot, if it has so many slots, however long they take."""
 STOCK = 0.15
@@ -57,6 +58,8 @@ class Fill:
     """Tasks completed a second, smoothed; a lower bound where several replicas dispatch."""
     seen_at: float | None = None
     """Of the last look, in seconds of a clock that only runs forward."""
+    _allowed: tuple[int, float, int] = (0, -1.0, 0)
+    """The allowance, behind the slots and the rate that it was worked out from."""
 
     @property
     def depth(self) -> int:
@@ -66,11 +69,25 @@ class Fill:
     def room(self, slots: int, level: int = LEVELS - 1) -> int:
         """How many more may be dispatched now at this level of priority: lower ones are not in its way."""
         ahead = level + 1
-        return allowance(slots, self.rate) - sum(self.depths[:ahead]) - sum(self.since[:ahead])
+        return self.allowance(slots) - sum(self.depths[:ahead]) - sum(self.since[:ahead])
+
+    def allowance(self, slots: int) -> int:
+        """How many tasks the lanes may hold at the present rate."""
+        known = self._allowed
+        if known[0] != slots or known[1] != self.rate:
+            known = self._allowed = (slots, self.rate, allowance(slots, self.rate))
+        return known[2]
+
+    def take(self, slots: int, level: int) -> bool:
+        """Count one more dispatch at this level of priority, if there is room for it."""
+        if self.room(slots, level) <= 0:
+            return False
+        self.since[level] += 1
+        return True
 
     def is_low(self, slots: int) -> bool:
         """Whether it is time to look again."""
-        return self.room(slots) < allowance(slots, self.rate) // _LOW
+        return self.room(slots) < self.allowance(slots) // _LOW
 
     def looked(self, depths: tuple[int, ...], before: Sequence[int], now: float) -> None:
         """A look has shown these depths; `before`: of `since`, what had been dispatched when it was asked for."""
@@ -83,8 +100,7 @@ class Fill:
 
 def level(submission: Submitted) -> int:
     """The place of its priority among all, 0 for the highest; one that nobody knows is rejected in a moment."""
-    known = submission.priority in subjects.PRIORITIES
-    return subjects.PRIORITIES.index(submission.priority) if known else 0
+    return _LEVEL.get(submission.priority, 0)
 
 
 def rank(submission: Submitted) -> int:

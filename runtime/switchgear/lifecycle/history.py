@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import NamedTuple
 
 from switchgear import ids
@@ -20,6 +21,12 @@ from switchgear.lifecycle.table import LEGAL, LEGAL_CANCELLING, Position, Role
 
 _BEFORE_DISPATCH = ("capacity", "start", "turn")
 """What a task may wait for that has not been dispatched yet."""
+
+
+@lru_cache(maxsize=64)
+def _parts(scope: str) -> list[str]:
+    """A scope's tokens, which a decision asks for again and again."""
+    return scope.split(".")
 
 
 class Valid(NamedTuple):
@@ -86,17 +93,17 @@ class History:
     @property
     def task(self) -> str:
         """The task's id."""
-        return self.scope.split(".")[4]
+        return _parts(self.scope)[4]
 
     @property
     def capability(self) -> str:
         """The capability that the task asks for."""
-        return self.scope.split(".")[2]
+        return _parts(self.scope)[2]
 
     @property
     def owner(self) -> str:
         """The principal that the run is for."""
-        return self.scope.split(".")[3]
+        return _parts(self.scope)[3]
 
     @property
     def state(self) -> State:

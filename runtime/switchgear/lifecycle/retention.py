@@ -13,6 +13,9 @@ from typing import NamedTuple
 from switchgear.contract.stored import Stored, expectation
 from switchgear.lifecycle.history import History
 
+BLOB_AGE = timedelta(hours=24)
+"""Since its last put, of a blob that may go: far beyond the 12 hours after which a writer stores it again (rule 22)."""
+
 
 class Policy(NamedTuple):
     """How long tasks that have ended are kept."""

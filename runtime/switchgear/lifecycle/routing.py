@@ -128,7 +128,9 @@ def _nobody(refusals: list[tuple[Pool, str]]) -> str:
 
 
 def _candidates(refusals: list[tuple[Pool, str]], chosen: Pool | None) -> tuple[Candidate, ...]:
-    ordered = sorted(refusals, key=lambda one: one[0] is not chosen)
+    ordered = refusals
+    if len(refusals) > 1:
+        ordered = sorted(refusals, key=lambda one: one[0] is not chosen)
     return tuple(
         Candidate(
             pool=pool.offer.pool,

@@ -102,6 +102,7 @@ class MemoryBroker:
         )
         self.interests = Interests(Random(seed))  # noqa: S311 - repeatable on purpose
         self.blobs: dict[str, bytes] = {}
+        self.descriptions = Stream("OBJ_SG_BLOBS", self.clock, newest_only=True)
         self.lane_ack_wait = lane_ack_wait
         self.intake_ack_wait = intake_ack_wait
         self._max_ack_pending = max_ack_pending

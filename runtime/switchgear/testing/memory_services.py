@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from switchgear import ids
-from switchgear.bus.port import Announced, Message
+from switchgear.bus.port import Announced, Message, StoredBlob
+from switchgear.bus.side_streams import REFRESH_AFTER
 from switchgear.contract import limits
 from switchgear.contract.stored import header_block
 from switchgear.errors import NotFound, ProtocolError, Unavailable, UsageError
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from switchgear.contract.stored import Stored
     from switchgear.testing.memory_broker import MemoryBroker
     from switchgear.testing.memory_link import Link
+
+PAGE = 500
+"""Blobs that `list` tells of at a time; as in `bus/`."""
 
 
 class MemoryCore:
@@ -154,7 +159,10 @@ class MemoryBlobs:
             raise ProtocolError(what, code="SG1103", why=f"{limits.MAX_BLOB} are allowed")
         await self._link.turn()
         name = ids.digest(data)
-        self._broker.blobs[name] = bytes(data)
+        known = self._broker.descriptions.newest(name)
+        if known is None or self._broker.clock.now() - known.time >= REFRESH_AFTER:
+            self._broker.blobs[name] = bytes(data)
+            self._broker.descriptions.append(name, b"", b"")
         return name
 
     async def get(self, digest: str) -> bytes:
@@ -166,6 +174,27 @@ class MemoryBlobs:
         if ids.digest(data) != digest:
             raise ProtocolError(f"the blob {digest} has other content", code="SG1109")
         return data
+
+    async def list(self, after: int = 0) -> list[StoredBlob]:
+        """A page of the blobs beyond this sequence, those whose last put is oldest first; empty at the end."""
+        await self._link.turn()
+        page = islice(self._broker.descriptions.beyond(after), PAGE)
+        return [StoredBlob(one.subject, one.sequence, one.time_ns) for one in page]
+
+    async def remove(self, digest: str, *, expect: int) -> bool:
+        """Delete the blob, unless it was stored again."""
+        await self._link.turn()
+        found = self._broker.descriptions.get(expect)
+        if found is None or found.subject != digest:
+            return False
+        self._broker.descriptions.remove(expect)
+        del self._broker.blobs[digest]
+        return True
+
+    async def tidy(self, before: datetime) -> int:  # noqa: ARG002 - as in the port
+        """Do nothing: blobs are whole here."""
+        await self._link.turn()
+        return 0
 
 
 def _first(answer: asyncio.Future[bytes], reply: Message) -> None:

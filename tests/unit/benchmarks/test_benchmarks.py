@@ -34,6 +34,9 @@ PROMISED = {
     "agent_rss_mb",
     "finished_100k_throughput_ratio",
     "finished_100k_p50_ratio",
+    "fairness_alone_p99_ms",
+    "fairness_flooded_p99_ms",
+    "fairness_p99_ratio",
     "cpu_us_per_task_client",
     "cpu_us_per_task_coordinator",
     "cpu_us_per_task_agent",
@@ -104,5 +107,5 @@ async def test_product_and_bare_programs_run_side_by_side(
     await rates.measure(tmp_path, results, rounds=1, window=Window(0.05, 0.1), hooked=True)
     assert results.stuck_tasks == 0
     found = {key for key, value in msgspec.to_builtins(results).items() if value is not None}
-    wanted = {key for key in PROMISED if not key.startswith(("agent_", "finished_"))}
+    wanted = {key for key in PROMISED if not key.startswith(("agent_", "fairness_", "finished_"))}
     assert found >= wanted

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,8 @@ from switchgear import crashpoint
 from switchgear.contract import codec, subjects
 from switchgear.contract.stored import Stored, expect_headers, header_block
 from switchgear.coordinator import archive
-from switchgear.coordinator.archive import JsonLines, Parquet
+from switchgear.coordinator.archive import Archive
 from switchgear.coordinator.janitor import Janitor
-from switchgear.errors import ExtraMissing
 from switchgear.lifecycle.history import fold
 from switchgear.lifecycle.retention import Policy
 from switchgear.testing import virtual_time
@@ -264,11 +263,11 @@ async def test_what_goes_is_in_the_archive_first(world: World, tmp_path: Path) -
     crashpoint.hook = kill
     try:
         with pytest.raises(OSError, match="killed"):
-            await world.janitor(archive=JsonLines(tmp_path)).clean()
+            await world.janitor(archive=Archive(tmp_path)).clean()
     finally:
         crashpoint.hook = None
     assert len(world.left(scope)) == 4
-    assert await world.janitor(archive=JsonLines(tmp_path)).clean() == 1
+    assert await world.janitor(archive=Archive(tmp_path)).clean() == 1
     lines = archive.read(tmp_path / "2026-01-08.jsonl")
     assert len(lines) == 8
     assert {line.sequence for line in lines} == {one.sequence for one in raw}
@@ -286,7 +285,7 @@ async def test_archive_that_cannot_be_written_stops_the_deletion(
     await after(WEEK + HOUR)
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
-        await world.janitor(archive=JsonLines(tmp_path / "file")).clean()
+        await world.janitor(archive=Archive(tmp_path / "file")).clean()
     assert world.left(scope) == WHOLE
 
 
@@ -296,7 +295,7 @@ def stored(sequence: int, data: bytes) -> Stored:
 
 def test_archive_keeps_what_is_no_json_and_goes_on_behind_a_cut_line(tmp_path: Path) -> None:
     """Whatever the bytes: no body breaks the line, and a power loss costs the line that it cut."""
-    kept = JsonLines(tmp_path)
+    kept = Archive(tmp_path)
     now = datetime.fromisoformat("2026-01-02T03:00:00Z")
     kept.write([stored(1, b'{"a":\n1}'), stored(2, b"\xfe")], now)
     path = tmp_path / "2026-01-02.jsonl"
@@ -309,51 +308,3 @@ def test_archive_keeps_what_is_no_json_and_goes_on_behind_a_cut_line(tmp_path: P
     assert lines[1].body_base64 == "/g=="
     assert lines[0].headers == "ÿ"
     assert lines[0].time == "2026-01-01T00:00:00.000000001Z"
-
-
-def test_parquet_names_the_extra_that_it_needs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """At once, not when the first batch goes."""
-
-    def missing(name: str) -> None:
-        raise ModuleNotFoundError(name)
-
-    monkeypatch.setattr(archive, "import_module", missing)
-    with pytest.raises(ExtraMissing, match="archive"):
-        Parquet(tmp_path)
-
-
-def test_parquet_file_is_whole_or_not_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Written aside, then renamed; the columns are those of an entry."""
-
-    class Arrow:
-        """As much of pyarrow as is called."""
-
-        @staticmethod
-        def schema(fields: Sequence[tuple[str, str]]) -> list[str]:
-            return [name for name, _ in fields]
-
-        @staticmethod
-        def table(rows: dict[str, list[Any]], schema: list[str]) -> dict[str, list[Any]]:
-            assert list(rows) == schema
-            return rows
-
-        @staticmethod
-        def write_table(rows: dict[str, list[Any]], file: Any) -> None:
-            file.write(repr(rows["sequence"]).encode())
-            assert not list(tmp_path.glob("*.parquet"))
-
-        @staticmethod
-        def timestamp(unit: str, tz: str) -> str:
-            return unit + tz
-
-        string = int64 = binary = staticmethod(lambda: "kind")
-
-    monkeypatch.setattr(archive, "import_module", lambda _name: Arrow)  # type: ignore[arg-type]
-    now = datetime.fromisoformat("2026-01-02T03:00:00Z")
-    Parquet(tmp_path).write([stored(7, b"{}"), stored(5, b"{}")], now)
-    assert [path.name for path in tmp_path.iterdir()] == ["2026-01-02-5.parquet"]
-    assert (tmp_path / "2026-01-02-5.parquet").read_text() == "[7, 5]"

@@ -38,7 +38,6 @@ def test_given_values_beat_the_environment_and_that_the_defaults() -> None:
         ("RETENTION_COUNT", "many"),
         ("RETENTION_COUNT", "0"),
         ("OWNER_RATE", "-1"),
-        ("ARCHIVE_FORMAT", "csv"),
     ],
 )
 def test_value_that_cannot_be_used_is_named(name: str, text: str) -> None:
