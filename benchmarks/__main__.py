@@ -11,15 +11,24 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from benchmarks import fairness, finished, rates, starting
+from benchmarks import durable, fairness, fan_out, finished, rates, starting
 from benchmarks.results import Results, table
 from benchmarks.sides import ROOT, Product, Window, empty_home
 from switchgear.loop import run
 
 T = TypeVar("T")
 
-PARTS = ("rates", "starting", "imports", "fairness", "finished")
-LONG = ("fairness", "finished")
+PARTS = (
+    "rates",
+    "starting",
+    "imports",
+    "durable",
+    "checkpoints",
+    "fan-out",
+    "fairness",
+    "finished",
+)
+LONG = ("durable", "checkpoints", "fan-out", "fairness", "finished")
 """Left out of a quick run."""
 ROLES = ("client", "coordinator", "agent")
 
@@ -42,17 +51,22 @@ def arguments(given: list[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "--quick", action="store_true", help="at most 40 s, without `fairness` and `finished`"
+        "--quick", action="store_true", help=f"at most 40 s, without {', '.join(LONG)}"
     )
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="NAME", help=", ".join(PARTS))
-    parser.add_argument("--rounds", type=int, help="rounds of `rates` and `finished`")
+    parser.add_argument("--rounds", type=int, help="how often what varies is measured")
+    parser.add_argument(
+        "--finished", type=int, default=finished.FINISHED, help="tasks in the full ledger"
+    )
     parser.add_argument("--profile", choices=ROLES, help="profile this role with 256 in flight")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench.json")
     return parser.parse_args(given)
 
 
-async def measure(parts: list[str], plan: Plan, home: Path) -> Results:
-    """Measure these parts."""
+async def measure(
+    parts: list[str], plan: Plan, home: Path, tasks: int = finished.FINISHED
+) -> Results:
+    """Measure these parts; `tasks`: in the ledger that is full of finished ones."""
     results = Results()
     if "imports" in parts:
         await starting.imports(results, tries=plan.tries)
@@ -62,10 +76,16 @@ async def measure(parts: list[str], plan: Plan, home: Path) -> Results:
         await rates.measure(
             home, results, rounds=plan.rounds, window=plan.window, hooked=plan.hooked
         )
+    if "durable" in parts:
+        await durable.synced(home, results, rounds=plan.rounds, window=plan.window)
+    if "checkpoints" in parts:
+        await durable.recorded(home, results, rounds=plan.rounds, window=plan.window)
+    if "fan-out" in parts:
+        await fan_out.measure(home, results, rounds=plan.rounds)
     if "fairness" in parts:
         await fairness.measure(home, results)
     if "finished" in parts:
-        await finished.measure(home, results, rounds=plan.rounds, window=plan.window)
+        await finished.measure(home, results, rounds=plan.rounds, window=plan.window, tasks=tasks)
     return results
 
 
@@ -99,7 +119,7 @@ def main() -> None:
             plan = msgspec.structs.replace(plan, rounds=options.rounds)
         parts = options.only or [part for part in PARTS if part not in LONG or not options.quick]
         began = time.monotonic()
-        results = run(stoppable(measure(parts, plan, home)))
+        results = run(stoppable(measure(parts, plan, home, options.finished)))
     print("\n".join(table(results)))
     out: Path = options.out
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """The product's client as a process: keeps tasks in flight and prints what a window gave, as JSON.
 
-`python -m benchmarks.client URL IN_FLIGHT WARM_UP SECONDS PIDS`
+`python -m benchmarks.client URL IN_FLIGHT WARM_UP SECONDS PIDS CAPABILITY`
 """
 
 import asyncio
@@ -11,10 +11,10 @@ from time import perf_counter
 
 import msgspec
 
-from benchmarks.echo import ECHO, OWNER, REQUEST
+from benchmarks.echo import ECHO, OWNER, REQUEST, STEPPED, Text
 from benchmarks.profiling import profiled
 from benchmarks.window import Rate, Window
-from switchgear import connect
+from switchgear import Capability, connect
 from switchgear.loop import run
 
 FIRST = timedelta(seconds=15)
@@ -24,19 +24,16 @@ LAST = 3.0
 """Seconds that calls under way may take when the window has closed."""
 
 
-async def drive(
-    url: str, in_flight: int, warm_up: float, seconds: float, pids: dict[str, int]
-) -> Rate:
-    """Call `echo` with so many calls under way at any time."""
+async def drive(url: str, wanted: Capability[Text, Text], in_flight: int, window: Window) -> Rate:
+    """Call the capability with so many calls under way at any time."""
     os.environ["SWITCHGEAR_PRINCIPAL"] = OWNER
     async with connect(url) as mesh:
-        await mesh.call(ECHO, REQUEST, timeout=FIRST)
-        window = Window(warm_up, seconds, pids)
+        await mesh.call(wanted, REQUEST, timeout=FIRST)
 
         async def one_after_another() -> None:
             while True:
                 started = perf_counter()
-                await mesh.call(ECHO, REQUEST)
+                await mesh.call(wanted, REQUEST)
                 if not window.ended(started):
                     return
 
@@ -52,9 +49,11 @@ async def drive(
 
 def main() -> None:
     """Drive as the arguments say."""
-    url, in_flight, warm_up, seconds, pids = sys.argv[1:]
+    url, in_flight, warm_up, seconds, pids, name = sys.argv[1:]
     others = msgspec.json.decode(pids, type=dict[str, int])
-    rate = run(drive(url, int(in_flight), float(warm_up), float(seconds), others))
+    wanted = next(one for one in (ECHO, STEPPED) if one.name == name)
+    window = Window(float(warm_up), float(seconds), others)
+    rate = run(drive(url, wanted, int(in_flight), window))
     print(msgspec.json.encode(rate).decode(), flush=True)
 
 

@@ -2,13 +2,15 @@
 
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from statistics import median
 
-from benchmarks.echo import ECHO, OWNER, REQUEST
+from benchmarks.bare.wire import Sizes
+from benchmarks.echo import OWNER, REQUEST
 from benchmarks.results import Results, paired
-from benchmarks.sides import Bare, Product, Side, Window
+from benchmarks.sides import ECHOING, Bare, Kind, Product, Side, Window
 from benchmarks.window import Rate
 from switchgear.bus.connection import connect
 from switchgear.client.mesh import Mesh
@@ -19,9 +21,9 @@ Rates = dict[tuple[str, int], list[Rate]]
 """By side and load, one a round."""
 
 
-async def entry_sizes(home: Path) -> tuple[int, int, int]:
-    """Run one task and return the bodies' sizes in bytes: submitted, dispatched, completed."""
-    side = Product(home)
+async def entry_sizes(home: Path, kind: Kind = ECHOING) -> Sizes:
+    """Run one task and return the sizes of its entries' bodies."""
+    side = Product(home, kind=kind)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(side.stop)
         await side.start()
@@ -29,12 +31,15 @@ async def entry_sizes(home: Path) -> tuple[int, int, int]:
         mesh = Mesh(bus, OWNER)
         stack.push_async_callback(mesh.close)
         await mesh.start()
-        await mesh.call(ECHO, REQUEST)  # it waits for the agent, which leaves a fourth entry
-        handle = await mesh.submit(ECHO, REQUEST)
+        wanted = kind.capability
+        await mesh.call(wanted, REQUEST)  # it waits for the agent, which leaves one entry more
+        handle = await mesh.submit(wanted, REQUEST)
         await handle.result()
-        scope = f"sg.task.echo.{OWNER}.{handle.id}.>"
-        submitted, dispatched, completed = await bus.ledger.history(scope)
-    return len(submitted.data), len(dispatched.data), len(completed.data)
+        history = await bus.ledger.history(f"sg.task.{wanted}.{OWNER}.{handle.id}.>")
+    submitted, dispatched, *checkpoints, completed = [len(one.data) for one in history]
+    if len(checkpoints) != kind.checkpoints:
+        raise RuntimeError(f"a task of {wanted} left {len(history)} entries")
+    return Sizes(submitted, dispatched, completed, max(checkpoints, default=Sizes().checkpoint))
 
 
 async def measure(
@@ -42,27 +47,30 @@ async def measure(
 ) -> None:
     """Fill in rates, latencies, CPU times and their ratios."""
     sizes = await entry_sizes(home)
-    results.entry_bytes_submitted, results.entry_bytes_dispatched = sizes[:2]
-    results.entry_bytes_completed = sizes[2]
+    results.entry_bytes_submitted = sizes.submitted
+    results.entry_bytes_dispatched = sizes.dispatched
+    results.entry_bytes_completed = sizes.completed
     results.rounds = rounds
     rates: Rates = defaultdict(list)
     for number in range(rounds):
         sides: dict[str, Side] = {"bare": Bare("public", sizes), "product": Product(home)}
         if hooked:
             sides["hooked"] = Bare("library", sizes)
-        await _round(sides, window, rates, number)
+        await take_turns(sides, LOADS, window, rates, number)
     _summarise(results, rates, hooked=hooked)
 
 
-async def _round(sides: dict[str, Side], window: Window, rates: Rates, number: int) -> None:
-    """Measure all sides at all loads, each side on a fresh server; who goes first changes by the round."""
+async def take_turns(
+    sides: dict[str, Side], loads: Sequence[int], window: Window, rates: Rates, number: int
+) -> None:
+    """Measure all sides at these loads, each side on a fresh server; who goes first changes by the round."""
     names = list(sides)
     order = names[number % len(names) :] + names[: number % len(names)]
     async with AsyncExitStack() as stack:
         for side in sides.values():
             stack.push_async_callback(side.stop)
             await side.start()
-        for load in LOADS:
+        for load in loads:
             for name in order:
                 rate = await sides[name].measure(load, window)
                 rates[name, load].append(rate)

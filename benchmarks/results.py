@@ -59,6 +59,36 @@ class Results(msgspec.Struct, kw_only=True):
     """Full by empty ledger, 256 in flight."""
     finished_100k_p50_ratio: float | None = None
     """Full by empty ledger, serial."""
+    finished_throughput_ratio: float | None = None
+    """The same for another number of finished tasks than 100,000."""
+    finished_p50_ratio: float | None = None
+    durable_throughput: float | None = None
+    """Tasks a second, 256 in flight, with `sync_interval: always`."""
+    bare_durable_throughput: float | None = None
+    durable_throughput_ratio: float | None = None
+    durable_serial_p50_ms: float | None = None
+    bare_durable_serial_p50_ms: float | None = None
+    durable_serial_p50_ratio: float | None = None
+    checkpoints_throughput: float | None = None
+    """Tasks a second, 256 in flight, each with five recorded steps."""
+    bare_checkpoints_throughput: float | None = None
+    """Of a bare program that makes the same eight appends."""
+    checkpoints_throughput_ratio: float | None = None
+    checkpoints_serial_p50_ms: float | None = None
+    checkpoints_serial_p50_ratio: float | None = None
+    checkpoints_cpu_us_agent: float | None = None
+    """Microseconds a task of the agent's two processes, 256 in flight."""
+    bare_checkpoints_cpu_us_agent: float | None = None
+    fan_out_s: float | None = None
+    """One parent with 1,000 children, all open at a time: from its submission to its result."""
+    fan_out_children_per_s: float | None = None
+    fan_out_ratio: float | None = None
+    """Children a second, by those of a bare program that runs as many tasks."""
+    fan_out_limited_s: float | None = None
+    """The same with at most 100 open at a time, as by default."""
+    fan_out_limited_ratio: float | None = None
+    fan_out_coordinator_messages: float | None = None
+    """Messages that the coordinator sends a child: appends, acks, reads, wakes."""
     fairness_alone_p99_ms: float | None = None
     """Of one owner's calls, one by one, of a capability that takes 200 ms."""
     fairness_flooded_p99_ms: float | None = None
@@ -81,6 +111,8 @@ REACH: dict[str, tuple[str, float]] = {
     "agent_first_task_s": ("<=", 0.5),
     "agent_rss_mb": ("<=", 60.0),
     "fairness_p99_ratio": ("<=", 3.0),
+    "durable_throughput_ratio": (">=", 0.6),
+    "checkpoints_throughput_ratio": (">=", 0.6),
 }
 """The goals, by key."""
 

@@ -6,16 +6,19 @@ import os
 import sys
 import tempfile
 from asyncio.subprocess import DEVNULL, PIPE, Process, create_subprocess_exec
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import Protocol
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from benchmarks.bare import stream
 from benchmarks.bare.link import Variant
+from benchmarks.bare.wire import Sizes
+from benchmarks.echo import ECHO, STEPPED, STEPS
 from benchmarks.window import Rate
-from switchgear.server.embedded import EmbeddedServer
+from switchgear.server.embedded import Durability, EmbeddedServer
 
 ROOT = Path(__file__).parents[1]
 _NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
@@ -47,14 +50,41 @@ class Side(Protocol):
         ...
 
 
+class Kind(NamedTuple):
+    """What an agent of the product does."""
+
+    agent: str
+    """Its module."""
+    capability: str
+    checkpoints: int = 0
+    """What the bare program's agent appends before the result."""
+
+
+ECHOING = Kind("benchmarks.echo_agent", ECHO.name)
+STEPPING = Kind("benchmarks.step_agent", STEPPED.name, STEPS)
+
+
 class Product:
     """Switchgear: coordinator and agent as users run them."""
 
-    def __init__(self, home: Path, profile: str = "") -> None:
-        """`home` keeps saved settings of the user out; `profile` names a role to be profiled."""
-        self.server = EmbeddedServer()
+    def __init__(
+        self,
+        home: Path,
+        profile: str = "",
+        *,
+        kind: Kind = ECHOING,
+        durability: Durability = "standard",
+        settings: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """`home` keeps saved settings of the user out; `profile` names a role to be profiled.
+
+        `settings` are environment variables of the mesh's processes.
+        """
+        self.server = EmbeddedServer(durability=durability)
         self._home = home
         self._profile = profile
+        self._kind = kind
+        self._settings = settings
         self._pids: dict[str, int] = {}
         self._coordinator: Process | None = None
         self._agent: Process | None = None
@@ -68,6 +98,7 @@ class Product:
             "SWITCHGEAR_URL": self.server.url,
             "XDG_CONFIG_HOME": str(self._home),
             "BENCH_PROFILE": self._profile,
+            **self._settings,
         }
 
     async def start(self) -> None:
@@ -78,7 +109,7 @@ class Product:
     async def start_roles(self) -> None:
         """Start coordinator and agent."""
         await self.start_coordinator()
-        self._agent = await spawn("benchmarks.echo_agent", env=self.env)
+        self._agent = await spawn(self._kind.agent, env=self.env)
         self._pids = {"server": self.server.pid, "agent": self._agent.pid}
         if self._coordinator is not None:
             self._pids["coordinator"] = self._coordinator.pid
@@ -92,7 +123,8 @@ class Product:
         """Let a client of its own keep so many calls under way."""
         load = (str(in_flight), str(window.warm_up), str(window.seconds))
         pids = msgspec.json.encode(self._pids).decode()
-        client = await spawn("benchmarks.client", self.server.url, *load, pids, env=self.env)
+        more = (self.server.url, *load, pids, self._kind.capability)
+        client = await spawn("benchmarks.client", *more, env=self.env)
         return await rate_of(client, window)
 
     async def stop_roles(self) -> None:
@@ -110,10 +142,18 @@ class Product:
 class Bare:
     """A variant of the bare program, with bodies of the product's sizes."""
 
-    def __init__(self, variant: Variant, sizes: tuple[int, int, int]) -> None:
-        self._server = EmbeddedServer()
+    def __init__(
+        self,
+        variant: Variant,
+        sizes: Sizes,
+        *,
+        kind: Kind = ECHOING,
+        durability: Durability = "standard",
+    ) -> None:
+        self._server = EmbeddedServer(durability=durability)
         self._variant: Variant = variant
-        self._sizes = [str(size) for size in sizes]
+        self._checkpoints = str(kind.checkpoints)
+        self._sizes = [str(size) for size in msgspec.structs.astuple(sizes)]
         self._roles: dict[str, Process] = {}
 
     async def start(self) -> None:
@@ -121,7 +161,7 @@ class Bare:
         await self._server.start()
         await stream.prepare(self._server.url)
         for role in ("coordinator", "agent"):
-            self._roles[role] = await self._spawn(role)
+            self._roles[role] = await self._spawn(role, "--checkpoints", self._checkpoints)
 
     async def measure(self, in_flight: int, window: Window) -> Rate:
         """Let a client of its own keep so many tasks in flight."""
@@ -130,6 +170,15 @@ class Bare:
         load = ["--in-flight", str(in_flight), "--pids", msgspec.json.encode(pids).decode()]
         load += ["--warm-up", str(window.warm_up), "--seconds", str(window.seconds), "--json"]
         return await rate_of(await self._spawn("client", *load), window)
+
+    async def burst(self, tasks: int, in_flight: int) -> float:
+        """Return the seconds that so many tasks take together."""
+        load = ["--tasks", str(tasks), "--in-flight", str(in_flight)]
+        client = await self._spawn("burst", *load)
+        try:
+            return float(await line_of(client, 120))
+        finally:
+            await end(client)
 
     async def stop(self) -> None:
         """End everything; the store goes."""

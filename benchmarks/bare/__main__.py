@@ -9,7 +9,6 @@ import uvloop
 from benchmarks.bare import roles, run, wire
 from benchmarks.bare.link import Variant
 
-
 ROLES = ("all", "client", "burst", "coordinator", "agent")
 
 

@@ -137,9 +137,15 @@ def _allowed(submission: Submission, ledger: Ledger, recording: Recording) -> se
         }  # rejected: nobody admitted it in time
     root = submission.task
     run = [one for one in ledger.histories.values() if _root(one) == root]
-    if any(one.crashes > limits.MAX_CRASHES for one in run):
+    if any(map(_was_poison, run)):
         allowed.add("dead")
     return allowed
+
+
+def _was_poison(history: History) -> bool:
+    """Whether it took down its agents once too often; `_poison_is_counted` judges the count."""
+    failures = (one.entry for one in history.valid if isinstance(one.entry, entries.AttemptFailed))
+    return any(failure.error.code == "SG1512" for failure in failures)
 
 
 def _root(history: History) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import multiprocessing
 import signal
 import sys
@@ -24,6 +25,7 @@ def main() -> int:
         return _every_bug(asked)
     if asked.bug:
         bugs.plant(asked.bug)
+    gc.set_threshold(100_000, 50, 100)  # a seed is thrown away as a whole
     started = time.monotonic()
     seeds = range(asked.first, asked.first + asked.seeds)
     results = _all(seeds, asked)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import selectors
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -484,4 +485,12 @@ FAULT_KINDS: dict[str, Callable[[World], bool]] = {
 def simulate(seed: int) -> Result:
     """Run one seed on an event loop of its own."""
     logging.disable(logging.CRITICAL)
-    return asyncio.run(World(seed).run())
+    with asyncio.Runner(loop_factory=_deaf) as runner:
+        return runner.run(World(seed).run())
+
+
+def _deaf() -> asyncio.AbstractEventLoop:
+    """An event loop that never asks the system whether a socket has something: there are none here."""
+    selector = selectors.SelectSelector()
+    selector.select = lambda timeout=None: []  # type: ignore[method-assign]  # a third of its work
+    return asyncio.SelectorEventLoop(selector)

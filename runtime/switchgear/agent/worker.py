@@ -91,6 +91,7 @@ class Worker:
 
     async def start(self) -> None:
         """Open resources, announce the instance, and begin to pull. Returns at once: lanes may follow."""
+        self._context = contextvars.copy_context()
         self._open.enter_context(collected())
         for resource in self.agent.resources:
             if resource not in self._resources:

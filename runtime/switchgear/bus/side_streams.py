@@ -182,6 +182,6 @@ class Blobs(Protocol):
     async def tidy(self, before: datetime) -> int:
         """Delete pieces stored before this time that belong to no blob: of removed ones, of puts that were cut short.
 
-        Returns how many pieces went. Whoever stores a blob must not take longer than since `before`.
+        Returns how many pieces went. A put that began before that time and still runs would lose its pieces.
         """
         ...

@@ -174,6 +174,9 @@ class DeadLetters:
         if input is not AS_IT_WAS:
             data = payload.encode_value(input, f"the input of {history.capability}")
             given = await payload.store(view.bus.blobs, data)
+        elif kept.blob is not None:
+            # put again: the dead task may be deleted before the new one names it
+            await payload.store(view.bus.blobs, await view.bus.blobs.get(kept.blob.digest))
         return _Planned(
             capability=history.capability,
             origin=dead.redrives or history.task,

@@ -33,7 +33,7 @@ What it leaves out, or does otherwise:
 
 - Deduplication by Nats-Msg-Id except by `topics.publish`, the other Nats-Expected headers, and the
   refusal of batches, rollups, TTLs and schedules on the ledger: a raw header block is looked
-  through for the two of rule 1 only. The highest age of progress and topics.
+  through for the two of rule 1 only. The highest age of progress and topics. Pieces of blobs.
 - `$JS.API` requests, permissions, restarts, replicas. Streams are there from the start. Of the
   DISCONNECT event there is the connection's name only.
 - A backlog's floor passes what was skipped at once; the server's may stay behind until the next ack.

@@ -46,6 +46,7 @@ def _pattern(subject_filter: str) -> re.Pattern[str]:
     return re.compile(r"\.".join(parts))
 
 
+@lru_cache(maxsize=65_536)
 def matches(subject_filter: str, subject: str) -> bool:
     """Whether the filter (`*`: one token, a last `>`: one or more) covers the subject."""
     return _pattern(subject_filter).fullmatch(subject) is not None

@@ -96,6 +96,77 @@ async def test_changed_content_is_noticed(own_bus: NatsBus) -> None:
     assert raised.value.code == "SG1109"
 
 
+async def store(bus: NatsBus, subject: str, data: bytes) -> None:
+    """As a raw writer does."""
+    await bus.link.publisher.publish(subject, "NATS/1.0\r\n\r\n", data)
+
+
+async def test_pieces_without_a_blob_are_tidied_up_when_they_are_old(own_bus: NatsBus) -> None:
+    """Of a put that was cut short; those of blobs and of foreign objects stay."""
+    data = os.urandom(300_000)
+    digest = await own_bus.blobs.put(data)
+    await store(own_bus, "$O.SG_BLOBS.C.foreign", b"piece")
+    await store(own_bus, "$O.SG_BLOBS.M.bmFtZQ==", b'{"name":"name","nuid":"foreign"}')
+    for _ in range(2):
+        await store(own_bus, "$O.SG_BLOBS.C.cut", b"piece")
+    now = datetime.now(UTC)
+    assert await own_bus.blobs.tidy(now - timedelta(minutes=1)) == 0
+    assert await own_bus.blobs.tidy(now + timedelta(minutes=1)) == 2
+    assert await pieces(own_bus) == 4 + 2
+    assert await own_bus.blobs.get(digest) == data
+    assert [one.digest for one in await own_bus.blobs.list()] == [digest]
+
+
+async def test_tidying_up_takes_many_uploads_in_parts(
+    own_bus: NatsBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that what it holds in memory is bounded."""
+    monkeypatch.setattr(blobs, "AT_ONCE", 2)
+    digest = await own_bus.blobs.put(b"kept")
+    for number in range(5):
+        await store(own_bus, f"$O.SG_BLOBS.C.cut{number}", b"piece")
+    assert await own_bus.blobs.tidy(datetime.now(UTC) + timedelta(minutes=1)) == 5
+    assert await own_bus.blobs.get(digest) == b"kept"
+
+
+@pytest.mark.parametrize("nuid", ["*", ">", "a.b"])
+async def test_raw_wildcard_costs_nobody_a_piece(own_bus: NatsBus, nuid: str) -> None:
+    """Neither as the name of pieces nor in a description."""
+    digest = await own_bus.blobs.put(b"kept")
+    hostile = await own_bus.blobs.put(b"hostile")
+    subject = blobs._meta(hostile)
+    await own_bus.link.publisher.publish(
+        subject, "NATS/1.0\r\nNats-Rollup: sub\r\n\r\n", b'{"nuid":"%s"}' % nuid.encode()
+    )
+    await store(own_bus, f"$O.SG_BLOBS.C.{nuid}", b"piece")
+    (described,) = [one for one in await own_bus.blobs.list() if one.digest == hostile]
+    assert await own_bus.blobs.remove(hostile, expect=described.sequence)
+    await own_bus.blobs.tidy(datetime.now(UTC) + timedelta(minutes=1))
+    assert await own_bus.blobs.get(digest) == b"kept"
+    assert await own_bus.blobs.put(b"hostile") == hostile
+    assert await own_bus.blobs.get(hostile) == b"hostile"
+
+
+async def test_pieces_of_a_removed_blob_go_and_anothers_that_it_claimed_stay(
+    own_bus: NatsBus,
+) -> None:
+    """Nobody checks who wrote a description."""
+    digest = await own_bus.blobs.put(b"kept")
+    claimer = await own_bus.blobs.put(b"claimer")
+    _, described = await own_bus.blobs._look(digest)
+    assert described is not None
+    await own_bus.link.publisher.publish(
+        blobs._meta(claimer),
+        "NATS/1.0\r\nNats-Rollup: sub\r\n\r\n",
+        msgspec.json.encode({"nuid": described["nuid"]}),
+    )
+    found = {one.digest: one.sequence for one in await own_bus.blobs.list()}
+    assert await own_bus.blobs.remove(claimer, expect=found[claimer])
+    assert await own_bus.blobs.tidy(datetime.now(UTC) + timedelta(minutes=1)) == 1
+    assert await own_bus.blobs.get(digest) == b"kept"
+    assert await pieces(own_bus) == 2
+
+
 async def test_unknown_blob_is_not_found(bus: NatsBus) -> None:
     with pytest.raises(NotFound):
         await bus.blobs.get(hashlib.sha256(os.urandom(9)).hexdigest())

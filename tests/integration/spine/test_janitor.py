@@ -10,7 +10,10 @@ import pytest
 from switchgear.bus.port import Appended
 from switchgear.clock import SYSTEM
 from switchgear.contract import codec, subjects
+from switchgear.contract.values import Blob
+from switchgear.coordinator.blob_janitor import BlobJanitor
 from switchgear.coordinator.janitor import Janitor
+from switchgear.errors import NotFound
 from switchgear.lifecycle.history import fold
 from switchgear.lifecycle.retention import Policy
 from tests.integration.spine.stage import Stage, until
@@ -89,3 +92,23 @@ async def test_deletion_that_was_cut_short_leaves_a_remnant_that_goes_later(
     await asyncio.sleep(0.01)
     assert await janitor.clean() == 1
     assert await bus.ledger.history(scope) == []
+
+
+async def test_blobs_that_no_entry_names_go_with_their_pieces(stage: Stage) -> None:
+    """Hundreds, over several pages; what an entry names is untouched."""
+    bus = await stage.bus("janitor", "coordinator")
+    large = b"x" * 300_000
+    named = await bus.blobs.put(large)
+    scope = subjects.scope("review", "alice", "t1")
+    entry = script.entry("submitted", input_blob=Blob(digest=named, size=len(large)))
+    await bus.ledger.append(f"{scope[:-1]}submitted", codec.encode(entry), scope=scope, expect=0)
+    unnamed = await asyncio.gather(*(bus.blobs.put(b"%d" % n) for n in range(1100)))
+    unnamed.append(await bus.blobs.put(large * 2))
+    janitor = BlobJanitor(bus, SYSTEM, Always(), age=timedelta())
+    assert await janitor.clean() == len(unnamed)
+    assert await bus.blobs.get(named) == large
+    with pytest.raises(NotFound):
+        await bus.blobs.get(unnamed[-1])
+    state = (await bus.link.asking.api("STREAM.INFO.OBJ_SG_BLOBS"))["state"]
+    assert state["messages"] == 3 + 1
+    assert await janitor.clean() == 0
