@@ -76,7 +76,9 @@ def coordinators_messages(side: Product) -> int:
     """How many messages the side's coordinator has published."""
     with urllib.request.urlopen(f"{side.server.monitoring_url}/connz") as answer:  # noqa: S310 - our own server
         connections = json.load(answer)["connections"]
-    return sum(one["in_msgs"] for one in connections if one.get("name", "").startswith("coordinator-"))
+    return sum(
+        one["in_msgs"] for one in connections if one.get("name", "").startswith("coordinator-")
+    )
 
 
 def _tell(limit: int, ours: float, bare: float, messages: float) -> None:

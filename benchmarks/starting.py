@@ -1,6 +1,8 @@
 """How fast an agent is there, and what it weighs: first task, memory, imports."""
 
 import asyncio
+import os
+import signal
 import sys
 import time
 from asyncio.subprocess import Process, create_subprocess_exec
@@ -12,6 +14,7 @@ from benchmarks.echo import OWNER, REQUEST
 from benchmarks.results import Results
 from benchmarks.sides import PATIENCE, Product, line_of, spawn
 from benchmarks.ten_agent import PREFIX
+from benchmarks.window import children
 from switchgear.bus.connection import connect
 from switchgear.client.mesh import Mesh
 
@@ -76,16 +79,24 @@ class Trial:
         return called - began
 
     def rss(self) -> int:
-        """Resident memory of the agent in bytes."""
+        """Resident memory of the agent's processes in bytes; what they share counts for each."""
         assert self._agent is not None
-        status = Path(f"/proc/{self._agent.pid}/status").read_text()
-        return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+        pids = (self._agent.pid, *children(self._agent.pid))
+        return sum(map(_resident, pids))
 
     async def kill(self) -> None:
         """End the agent as a crash would."""
-        if self._agent is not None and self._agent.returncode is None:
-            self._agent.kill()
-            await self._agent.wait()
+        if self._agent is None or self._agent.returncode is not None:
+            return
+        # The one that serves: the other sees its end, and ends too.
+        for pid in children(self._agent.pid) or [self._agent.pid]:
+            os.kill(pid, signal.SIGKILL)
+        await self._agent.wait()
+
+
+def _resident(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 
 
 async def imports(results: Results, *, tries: int) -> None:

@@ -150,11 +150,15 @@ class Feeder:
         """Pull without waiting, the highest lane first. Returns whether anything came."""
         came = False
         for lane in self._lanes:
-            if self.free <= 0 or self._stopping:
-                break
-            for delivery in await self._work.fetch(lane, self.free):
-                came = True
-                self._arrived(delivery)
+            asked = got = 0
+            # slots may be freed meanwhile: they are this lane's as long as it gives all that is asked for
+            while asked == got and self.free > 0 and not self._stopping:
+                asked = self.free
+                fetched = await self._work.fetch(lane, asked)
+                got = len(fetched)
+                came = came or got > 0
+                for delivery in fetched:
+                    self._arrived(delivery)
         return came
 
     async def _wait_for_more(self) -> None:

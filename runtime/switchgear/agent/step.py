@@ -109,10 +109,12 @@ async def perform(
 
 
 async def _once(fn: Callable[..., Any], args: Any, kwargs: Any, timeout: timedelta | None) -> Any:
-    async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
-        if inspect.iscoroutinefunction(fn):
-            return await fn(*args, **kwargs)
-        return await asyncio.to_thread(fn, *args, **kwargs)
+    is_async = inspect.iscoroutinefunction(fn)
+    work = fn(*args, **kwargs) if is_async else asyncio.to_thread(fn, *args, **kwargs)
+    if timeout is None:
+        return await work
+    async with asyncio.timeout(timeout.total_seconds()):
+        return await work
 
 
 @lru_cache(maxsize=1024)

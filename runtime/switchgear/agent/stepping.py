@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from switchgear import ids
 from switchgear.agent.chunks import STEP
 from switchgear.agent.digests import of_arguments, of_values
 from switchgear.agent.step import returned, run_step
 from switchgear.contract import codec
 from switchgear.errors import NotRecordable, StepChanged, SwitchgearError, UsageError
+from switchgear.tasks import payload
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -37,16 +37,13 @@ async def step(run: Run, key: str, fn: Callable[..., Any], args: Any, kwargs: An
         began = run.attempt.clock.now()
         token = STEP.set(key)
         try:
-            seed = ids.derived_id("idempotency", run.task.id, key)
             body = run.services.instrument(run.task.id, key, fn)
-            ran = await run_step(key, body, args, kwargs, seed=seed)
+            ran = await run_step(key, body, args, kwargs, seed=f"{run.task.id}/{key}")
         except SwitchgearError as error:
             await _failed(run, key, "step", digest, error, began)
             raise
         finally:
             STEP.reset(token)
-        from switchgear.tasks import payload
-
         stored = await payload.store(run.attempt.bus.blobs, ran.data)
         took = run.attempt.clock.now() - began
         await run.recording.done(
@@ -73,8 +70,6 @@ async def command(run: Run, key: str, spec: StepSpec) -> RunResult:
         except SwitchgearError as error:
             await _failed(run, key, "run", digest, error, began)
             raise
-        from switchgear.tasks import payload
-
         data = codec.encode(result)
         stored = await payload.store(run.attempt.bus.blobs, data)
         took = run.attempt.clock.now() - began

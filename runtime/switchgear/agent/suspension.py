@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Collection, Generator, Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -66,6 +65,23 @@ def _text(first: str, count: int) -> str:
     return first[:_MAX_DETAIL] + more
 
 
+class Working:
+    """A part of a call that does something: a context manager, as cheap as each step needs it."""
+
+    __slots__ = ("_waits",)
+
+    def __init__(self, waits: Waits) -> None:
+        self._waits = waits
+
+    def __enter__(self) -> None:
+        """Begin."""
+        self._waits.work(1)
+
+    def __exit__(self, *exc: object) -> None:
+        """End."""
+        self._waits.work(-1)
+
+
 class Waits:
     """What the calls of one handler wait for, and whether anything of it is at work meanwhile."""
 
@@ -91,16 +107,14 @@ class Waits:
         """Whether one of its calls waits."""
         return bool(self._waiting)
 
-    @contextlib.contextmanager
-    def working(self) -> Generator[None]:
+    def working(self) -> Working:
         """For as long as a call does something."""
-        self._working += 1
+        return Working(self)
+
+    def work(self, change: int) -> None:
+        """So many more, or fewer, calls do something."""
+        self._working += change
         self._changed()
-        try:
-            yield
-        finally:
-            self._working -= 1
-            self._changed()
 
     async def enter(self) -> None:
         """Pass the gate: nothing new begins while the slot is being given up, nor afterwards."""

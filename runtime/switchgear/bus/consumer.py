@@ -130,6 +130,11 @@ class Work:
         if info is None:
             return None
         floor = int(info["ack_floor"]["stream_seq"])
+        known = self._intakes.get((STREAMS[source], name))
+        if known is not None and floor and source != "timers":
+            # lost and made again it goes on from here: not everything may come as new
+            begin = {"deliver_policy": "by_start_sequence", "opt_start_seq": floor + 1}
+            self._intakes[STREAMS[source], name] = known | begin
         return port.Backlog(int(info["num_pending"]), int(info["num_ack_pending"]), floor)
 
     async def remove(self, name: str, *, source: port.Source = "ledger") -> None:
@@ -166,7 +171,8 @@ class Work:
             config["filter_subjects"] = wanted
         stream = STREAMS[source]
         await ensure_durable(self._link, stream, config)
-        self._intakes[stream, name] = config
+        if start is not None or (stream, name) not in self._intakes:
+            self._intakes[stream, name] = config
 
     def _config(self, name: str, ack_wait: timedelta, start: int | None) -> dict[str, Any]:
         begin: dict[str, Any] = {"deliver_policy": "all"}

@@ -43,10 +43,6 @@ REJECTIONS: dict[str, tuple[str, str]] = {
         "shorten retention or raise the ledger's limit, then submit again",
     ),
     "SG1213": ("its parent has ended", "submit it detached, or wait for it in its parent"),
-    "SG1214": (
-        "the task that it was to follow is unknown",
-        "name a task of the same capability and owner",
-    ),
     "SG1209": (
         "the retry policy cannot be used",
         "max_attempts is 1 to 100, delays are not negative",

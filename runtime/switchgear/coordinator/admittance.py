@@ -57,6 +57,7 @@ class Admittance:
             if refused is not None:
                 self._refused.put(history.scope, refused)
                 return True  # to be rejected
+            self._refused.drop(history.scope)
         return self.fair.admits(delivery, history, own=own)
 
     def overload(self, history: History) -> admission.Refusal | None:

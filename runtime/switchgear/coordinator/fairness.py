@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY = timedelta(milliseconds=25)
 """Between two looks at lanes without room."""
+PASSING = 64
+"""Urgent submissions of a crowded owner that stay with the shared intake."""
 EXTEND_EVERY = limits.INTAKE_ACK_WAIT * 0.3
 """Between two extensions of what is held back."""
 
@@ -81,6 +83,10 @@ class FairDispatch:
         """Some lanes are to be looked at."""
         self._holding = asyncio.Event()
         """Something is held back."""
+        self._looks = 0
+        """Rounds of looks that have begun."""
+        self._looked = asyncio.Condition()
+        """Told at the end of each round."""
         self._stopped = False
         self._loops: list[asyncio.Task[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -126,7 +132,11 @@ class FairDispatch:
         whose = Backlogged(history.capability, history.owner)
         pool = self._pool(whose.capability, submission)
         if not own and self._own.covers(whose, delivery.stored.sequence):
-            urgent = fairness.is_urgent(submission) and self._shared[whose] < fairness.CROWDED
+            urgent = (
+                fairness.is_urgent(submission)
+                and self._shared[whose] < fairness.CROWDED
+                and self._shared.total() < fairness.CROWDED_IN_ALL
+            )
             if pool is None or not urgent:
                 self._leave(whose, delivery, history, submission)
                 return False
@@ -213,6 +223,9 @@ class FairDispatch:
 
     async def _open(self, whose: Backlogged) -> None:
         """Give the owner an intake of its own, and leave to it what is held back."""
+        if not await self._stays_crowded(whose):
+            self._opening.discard(whose)
+            return
         lanes = [one for key, one in self._lanes.items() if key[0] == whose.capability]
         mine = [turns for one in lanes for turns in one.turns]
         held = [one for turns in mine for one in turns.of(whose.owner) if not one.own]
@@ -226,18 +239,31 @@ class FairDispatch:
             return
         finally:
             self._opening.discard(whose)
+        passing = set(sorted(filter(None, map(_urgent, held)))[:PASSING])
         for turns in mine:
-            for one in turns.take(whose.owner, lambda one: self._is_left(whose, one)):
-                self._shared[whose] -= 1
+            for one in turns.take(whose.owner, lambda one: self._is_left(whose, one, passing)):
+                self._served(whose)
                 submission = one.history.submitted
                 assert submission is not None
                 self._leave(whose, one.delivery, one.history, submission)
 
-    def _is_left(self, whose: Backlogged, held: _Held) -> bool:
-        submission = held.history.submitted
-        urgent = submission is not None and fairness.is_urgent(submission)
-        covered = self._own.covers(whose, held.delivery.stored.sequence)
-        return covered and not held.own and not urgent
+    async def _stays_crowded(self, whose: Backlogged) -> bool:
+        """Whether there is no room for them either where the lanes are seen as they are now: a burst is no backlog."""
+        before = self._looks
+        async with self._looked:
+            await self._looked.wait_for(lambda: self._looks > before)
+        return fairness.crowded(self._shared, whose) == whose
+
+    def _is_left(self, whose: Backlogged, held: _Held, passing: set[int]) -> bool:
+        """Whether its own intake brings it again; `passing`: the urgent ones that need not wait for that."""
+        sequence = held.delivery.stored.sequence
+        return self._own.covers(whose, sequence) and not held.own and sequence not in passing
+
+    def _served(self, whose: Backlogged) -> None:
+        """One fewer is held back from the shared intake."""
+        self._shared[whose] -= 1
+        if self._shared[whose] <= 0:
+            del self._shared[whose]
 
     # serving
 
@@ -245,6 +271,7 @@ class FairDispatch:
         while True:
             await self._wanted.wait()
             self._wanted.clear()
+            self._looks += 1
             wanted = [key for key in self._lanes if self._is_wanted(key)]
             looks = await asyncio.gather(*map(self._look, wanted), return_exceptions=True)
             for error in looks:
@@ -257,6 +284,8 @@ class FairDispatch:
             for key in [key for key in self._lanes if not self._slots(key)]:
                 if not self._is_wanted(key):
                     del self._lanes[key]
+            async with self._looked:
+                self._looked.notify_all()
             if any(map(self._is_wanted, self._lanes)):
                 self._wanted.set()
             await asyncio.sleep(LOOK_EVERY.total_seconds())
@@ -264,7 +293,9 @@ class FairDispatch:
     def _is_wanted(self, key: tuple[str, str]) -> bool:
         lanes = self._lanes[key]
         slots = self._slots(key)
-        low = lanes.fill.seen_at is None or lanes.fill.is_low(slots)
+        fill = lanes.fill
+        # what others dispatch shows when something is to be placed here
+        low = fill.seen_at is None or (any(fill.since) and fill.is_low(slots))
         return lanes.is_holding or bool(lanes.waiters) or (slots > 0 and low)
 
     async def _look(self, key: tuple[str, str]) -> None:
@@ -286,7 +317,7 @@ class FairDispatch:
                 assert held is not None
                 lanes.fill.since[level] += 1
                 if not held.own:
-                    self._shared[Backlogged(key[0], held.history.owner)] -= 1
+                    self._served(Backlogged(key[0], held.history.owner))
                 self._place(held.delivery, held.history)
         if not slots or lanes.fill.room(slots) > 0:
             waiters, lanes.waiters = lanes.waiters, []
@@ -327,3 +358,10 @@ class FairDispatch:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _urgent(held: _Held) -> int:
+    """Its sequence where it is urgent and came from the shared intake; else 0."""
+    submission = held.history.submitted
+    urgent = submission is not None and fairness.is_urgent(submission) and not held.own
+    return held.delivery.stored.sequence if urgent else 0

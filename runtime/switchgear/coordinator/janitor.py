@@ -208,10 +208,10 @@ class Janitor:
             kept[ended.sequence] = _Kept(scope)
             return None
         root = history.submitted.root if history.submitted is not None else ""
-        if root:
-            whole = subjects.scope("*", history.owner, root)
-            if await self._is_open(whole, roots):
-                kept[ended.sequence] = _Kept(whole)
+        # a root is named without its capability, which another task of the same id may have: the parent is exact
+        for above in (history.parent, root and subjects.scope("*", history.owner, root)):
+            if above and await self._is_open(above, roots):
+                kept[ended.sequence] = _Kept(above)
                 return None
         return _Doomed(scope, retention.order(history))
 
@@ -232,12 +232,13 @@ class Janitor:
         return history.is_open and not history.remnant
 
     async def _remove(self, doomed: _Doomed) -> None:
-        """Delete one task's entries; raw ones that slipped in unseen go last, when nothing builds on them."""
+        """Delete one task's entries, and raw ones that slipped in unseen; a new task of the same id stays."""
         for entry in doomed.entries:
             await self._bus.ledger.delete(entry.sequence)
             crashpoint.reach("janitor.deleted")
-        if await self._bus.ledger.leader_tail(doomed.scope) is not None:
-            for entry in await self._bus.ledger.history(doomed.scope):
+        left = await reading.history_now(self._bus.ledger, doomed.scope)
+        if left.position == "none":
+            for entry in retention.order(left):
                 await self._bus.ledger.delete(entry.sequence)
 
 

@@ -92,7 +92,9 @@ class ScheduleService:
             if fired.schedule is not found and not await self._store(fired.schedule, kept):
                 continue
             await self._arm(found, fired.next)
-            return
+            if _read(await self._bus.documents.get(where)) in (None, fired.schedule):
+                return
+            # new terms meanwhile: their timer has just been replaced
         raise Unavailable(f"{TRIES} changes of {where} in a row were refused")
 
     async def _start(self, schedule: Schedule, one: rules.Start) -> None:

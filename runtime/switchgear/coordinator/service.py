@@ -32,6 +32,7 @@ from switchgear.coordinator.sweep import Sweep
 from switchgear.coordinator.task_queries import TaskQueries
 from switchgear.coordinator.triggers import TriggerService
 from switchgear.coordinator.viewing import Viewing
+from switchgear.errors import SwitchgearError
 from switchgear.lifecycle import coordination, fairness
 from switchgear.lifecycle.coordination import Decision, Stamp, View
 from switchgear.lifecycle.history import History
@@ -139,6 +140,15 @@ class Coordinator:
             self._arriving.spawn(self._wake(capability))
 
     async def _wake(self, capability: str) -> None:
+        """Until it has been done: nobody else would before their re-check."""
+        while True:
+            try:
+                return await self._wake_once(capability)
+            except SwitchgearError as error:
+                log.warning("coordinator.not-woken %s: %s", capability, error)
+                await asyncio.sleep(1)
+
+    async def _wake_once(self, capability: str) -> None:
         # its instance asks for them as well, but may die before: a task must not be in a lane that nobody looks at
         pools = self.registry.table.pools(capability)
         await self._lanes.ensure((capability, pool.offer.pool) for pool in pools)

@@ -87,10 +87,10 @@ class Sweep:
 
     async def sweep(self) -> int:
         """One pass. Returns how many tasks were looked at. Raises Unavailable."""
+        await opening.ensure_intakes(self._bus)  # every replica learns how far they have come
         if not await self._lease.held():
             self._tasks = None
             return 0
-        await opening.ensure_intakes(self._bus)
         tasks = self._tasks = self._tasks or OpenTasks(self._bus.ledger)
         await tasks.catch_up()
         # Before the histories: what was acked by now, and is live afterwards, was acked by mistake.

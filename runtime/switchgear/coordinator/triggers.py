@@ -203,7 +203,12 @@ class TriggerService:
             log.exception("coordinator.message-failed %s", delivery.stored.subject)
             delivery.nak(AGAIN)
             return
-        delivery.ack()
+        if delivery.deliveries == 1:
+            delivery.nak(
+                AGAIN
+            )  # a trigger that was announced just before may not be known here yet
+        else:
+            delivery.ack()
 
     async def _start_safely(self, message: Message) -> None:
         """A message that is stored nowhere: what fails is lost, as it promises no more."""

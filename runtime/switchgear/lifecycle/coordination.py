@@ -18,6 +18,7 @@ from switchgear.lifecycle.writing import Stamp, Written, later, utc
 
 __all__ = ["Decision", "Stamp", "View", "decide"]
 
+_WAKES = frozenset({"child", "turn"})
 _NO_WAKES = frozenset({"", "capacity", "deadline", "cleanup"})
 """Timers that say nothing about a wait for a child, a signal or a time."""
 
@@ -102,7 +103,10 @@ def decide(history: History, view: View, stamp: Stamp) -> Decision:
     if history.remnant or history.position == "none":
         return Decision("nothing to do: the task does not exist, or ended long ago")
     if history.ended is not None:
-        return Decision(f"it has ended as {history.ended}", effects=end_effects(history))
+        # A holder's own delivery repeats the effects: else one late wake would pass through a whole chain.
+        repeated = view.due in _WAKES and getattr(history.end, "hold", 0)
+        effects = () if repeated else end_effects(history)
+        return Decision(f"it has ended as {history.ended}", effects=effects)
     if history.cancelling is not None:
         return _cancelling(history, view, stamp)
     deadline = history.submitted.deadline if history.submitted else None

@@ -123,6 +123,22 @@ async def test_nothing_is_lost_when_the_replica_dies_at_any_point(after: float) 
                 assert fold(scope, site.broker.ledger.under(scope)).attempt == 1
 
 
+@pytest.mark.slow
+async def test_owner_that_keeps_all_slots_busy_gets_no_intake_of_its_own() -> None:
+    """What comes as others end finds no room until the lanes are looked at again: a burst is no backlog."""
+    slots = 3 * CROWDED
+    async with Site() as site:
+        await site.coordinate()
+        async with pulling(site.bus("puller-1"), slots=slots, takes=0.5) as puller:
+            alice = await client(site, "alice")
+            for bursts in range(1, 4):
+                await flood(alice, slots)
+                while len(puller.ended) < bursts * slots:
+                    await asyncio.sleep(0.001)
+            bus = site.bus("looking")
+            assert await bus.work.backlog(subjects.intake_consumer("work", "alice")) is None
+
+
 async def test_stopped_replica_hands_back_what_it_held() -> None:
     """The other one has it at once, not after the lease."""
     async with Site() as site:

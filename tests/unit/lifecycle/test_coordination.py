@@ -216,6 +216,19 @@ def test_the_end_of_a_task_is_told_to_whoever_may_wait_for_it() -> None:
     assert ran.decide().effects == (wakes[0], CancelChildren("its parent has ended"))
 
 
+@pytest.mark.parametrize("due", ["child", "turn"])
+def test_a_wake_passes_no_further_than_a_task_that_its_holder_has_ended(due: str) -> None:
+    """The holder's own delivery repeats what its end calls for; what a coordinator ended, any message does."""
+    parent = values.Parent(task="t0", capability="plan", key="k")
+    ran = Script()
+    ran.add("completed", hold=ran.held(parent=parent, then="t9"))
+    assert ran.decide(due=due).effects == ()
+    assert ran.decide(due="wait").effects
+    rejected = submitted(parent=parent, then="t9", data=b"{")
+    rejected.append(rejected.decide())
+    assert rejected.decide(due=due).effects == rejected.decide().effects
+
+
 def test_a_root_that_never_ran_ends_without_effects() -> None:
     """Rule 13: parentless tasks cost nothing at their end."""
     script = submitted(data=b"{")
