@@ -24,6 +24,13 @@ log = logging.getLogger(__name__)
 How = Literal["released", "alive", "crash"]
 """How a task came to its next holder (rule 9)."""
 
+_LAST: tuple[subjects.Event, ...] = (
+    "completed",
+    "attempt-failed",
+    "released",
+    "cancelled",
+    "expired",
+)
 _LEGAL_CANCELLING = ("cancelled", "expired", "released")
 TRIES = 100
 """Refusals of one entry in a row before the attempt gives the task up to its lease."""
@@ -95,6 +102,8 @@ class Attempt:
         self.settling = False
         """The handler has left; what came of it is being appended, and not to be interrupted."""
         self.lost = False
+        self.over = False
+        """Its last entry stands: what the handler left running may append nothing behind it."""
         self.suspended = False
         """`waiting` is stored: the handler is to leave, and whatever it still does counts for nothing."""
         self.stalled = False
@@ -164,16 +173,18 @@ class Attempt:
         async with self._appending:
             if self.suspended:
                 raise Suspended
+            if self.over:
+                raise Lost("its last entry stands")
             for _ in range(TRIES):
                 entry = make()
                 answer = await self._send(event, entry)
                 if isinstance(answer, Appended):
                     self.last = self.valid = answer.sequence
-                    self.suspended = event == "waiting"
+                    self.suspended, self.over = event == "waiting", event in _LAST
                     return True
                 history = await self.read()
                 if self._after_refusal(history, entry.id, event):
-                    self.suspended = event == "waiting"
+                    self.suspended, self.over = event == "waiting", event in _LAST
                     return True
                 if still is not None and not still(history):
                     return False
@@ -201,7 +212,8 @@ class Attempt:
         """The history as stored now, which the next append builds on."""
         async with self._appending:
             history = await self.read()
-            if history.hold == self.hold and history.last >= self.last:
+            unseen = history.cancelling is not None and self.cancel_reason is None
+            if history.hold == self.hold and history.last >= self.last and not unseen:
                 self.last, self.valid = history.last, history.last_valid
             return history
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import msgspec
 
@@ -19,12 +20,17 @@ from switchgear.tasks.handle import TaskHandle
 from switchgear.tasks.payload import Payload
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator
+
     from switchgear.agent.run import Run
     from switchgear.contract.capability import AnyCapability
     from switchgear.lifecycle.history import History
+    from switchgear.tasks.chunks import Chunk
+    from switchgear.tasks.events import TaskEvent
     from switchgear.tasks.submission import Opening
 
 Out = TypeVar("Out")
+T = TypeVar("T")
 
 TOGETHER: ContextVar[str] = ContextVar("switchgear_together", default="")
 """The mark of the `gather` that a call is an argument of."""
@@ -122,10 +128,13 @@ async def ended(
         except TimeoutError:
             if not limit.expired():
                 raise
-            raise WaitTimeout(
-                f"{awaited.capability} task {awaited.task} did not end within {timeout}"
-            ) from None
-        over = True
+            history = await run.children.history(scope)  # it may have ended before this run began
+            if history.ended is None:
+                raise WaitTimeout(
+                    f"{awaited.capability} task {awaited.task} did not end within {timeout}"
+                ) from None
+        else:
+            over = True
     finally:
         if not over:
             watch.forget(scope)
@@ -167,6 +176,34 @@ class ChildHandle(TaskHandle[Out]):
         super().__init__(attempt.bus, run.services.watch, scope, output, clock=attempt.clock)
         self._run = run
         self._key = key
+
+    async def events(self) -> AsyncIterator[TaskEvent]:
+        """As `TaskHandle.events`."""
+        async with self._live():
+            async for event in super().events():
+                yield event
+
+    @overload
+    def chunks(self) -> AsyncIterator[Chunk[Any]]: ...
+
+    @overload
+    def chunks(self, kind: type[T]) -> AsyncIterator[Chunk[T]]: ...
+
+    async def chunks(self, kind: Any = object) -> AsyncIterator[Chunk[Any]]:
+        """As `TaskHandle.chunks`."""
+        async with self._live():
+            async for chunk in super().chunks(kind):
+                yield chunk
+
+    @contextlib.asynccontextmanager
+    async def _live(self) -> AsyncGenerator[None]:
+        """Hear of the child alone: an instance follows nobody's tasks by itself."""
+        watch, live = self._run.services.watch, subjects.live_task(self._scope)
+        await watch.open(live)
+        try:
+            yield
+        finally:
+            await watch.shut(live)
 
     async def _end_within(self, timeout: timedelta | None) -> History:
         run = self._run

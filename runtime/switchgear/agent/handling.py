@@ -51,6 +51,7 @@ class Handling:
         if history is not None:
             await run.read()
             if attempt.dispatched.undoing or history.undoing is not None:
+                attempt.settling = True  # no handler runs that could stall
                 await self._undo_failed(run, history.undoing)
                 return
         if attempt.cancel_reason is not None:
@@ -104,6 +105,7 @@ class Handling:
         """Append the failure; after the undos, where it is the task's last."""
         attempt, now = run.attempt, run.attempt.clock.now()
         margin = 2 * limits.CLOCK_TOLERANCE
+        await run.undos.settle()
         if run.undos.open and undoing.is_final(attempt, failure, now, margin):
             await undoing.begin(run.recording, failure)
             await self._undo_failed(run, failure)

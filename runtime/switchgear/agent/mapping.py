@@ -15,7 +15,7 @@ from switchgear.agent.outcome import Outcome
 from switchgear.bus.port import Appended
 from switchgear.contract import codec, entries, subjects
 from switchgear.contract.values import Awaited, Blob, Failure
-from switchgear.errors import Overloaded, TaskFailed, UsageError
+from switchgear.errors import Overloaded, SwitchgearError, TaskFailed, UsageError
 from switchgear.resilience import replay
 from switchgear.resilience.classify import classify
 from switchgear.tasks import outcome, payload
@@ -228,9 +228,15 @@ class _Mapping:
 
         async def read(index: int, one: Followed) -> None:
             async with slots:
-                if not self._over.done():
+                if self._over.done():
+                    return
+                watch = self._run.services.watch
+                try:
                     stored = await self._run.attempt.bus.ledger.history(self._scopes[index])
-                    self._run.services.watch.known(one, stored)
+                except SwitchgearError:
+                    watch.read(one)  # its net tries again
+                else:
+                    watch.known(one, stored)
 
         await asyncio.gather(*(read(index, one) for index, one in enumerate(followed)))
 

@@ -82,6 +82,8 @@ class Receiving:
         with contextlib.suppress(Lost, SwitchgearError):
             history = await attempt.read()
             if history.live_dispatch != delivery.stored.sequence:
+                if history.ended is not None:
+                    await ending.found_ended(self._bus, self._clock, history, attempt.dispatched)
                 delivery.ack()
                 return
             if history.position == "held" and history.holder in (None, self._bus.name):
@@ -130,6 +132,7 @@ class Receiving:
             running=(
                 mine is not None
                 and not mine.lost
+                and not mine.stalled
                 and mine.delivery.stored.sequence == delivery.stored.sequence
             ),
         )

@@ -72,6 +72,11 @@ class Undos:
                 if self._pending.get(key) is call:
                     del self._pending[key]
 
+    async def settle(self) -> None:
+        """Record what was dropped; what was never recorded need not be undone. Raises as an append."""
+        self._pending = {key: call for key, call in self._pending.items() if call is None}
+        await self.flush()
+
 
 class Saga:
     """`async with ctx.saga() as saga`: what `undo` registers is run, last first, if the task fails for good.

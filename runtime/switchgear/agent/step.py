@@ -89,7 +89,10 @@ async def perform(
             return await _once(fn, args, kwargs, options.timeout), failures
         except asyncio.CancelledError:
             raise
-        except Exception as error:
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # the latter would end the loop from a gather's task
             failures += 1
             failure = classify(error, step=key)
             known = options.idempotent or not isinstance(error, TimeoutError)

@@ -201,6 +201,8 @@ class Waits:
             return
         except SwitchgearError as error:
             log.warning("attempt.not-suspended %s: %s", attempt.subject.task, error)
+            self._suspending, self._since = None, attempt.clock.now()
+            self._plan()
             return
         log.info("attempt.suspended %s: %s", attempt.subject.task, detail)
         attempt.interrupt()

@@ -64,6 +64,7 @@ async def run_undos(
     notes: list[str] = []
     try:
         async with asyncio.timeout(within) as attempt.undo_time:
+            await undos.settle()
             for key in reversed(list(undos.open)):
                 error = await _undo(
                     key, undos.open[key], context, partial(instrument, attempt.subject.task, key)

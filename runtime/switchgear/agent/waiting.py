@@ -114,6 +114,7 @@ class Inbox:
         hear = _Hear(self, lambda: None if followed.missing() else followed.history())
         followed.watchers.append(hear)
         self._asking.append(asking)
+        hear(None)
         try:
             while True:
                 left = None if until is None else (until - run.attempt.clock.now()).total_seconds()
@@ -127,6 +128,7 @@ class Inbox:
                 except TimeoutError:
                     if not limit.expired():
                         raise
+                self._give_back(asking)
                 asking.came = asyncio.get_running_loop().create_future()
                 await self._give_up(asking, digest)
         finally:

@@ -313,6 +313,9 @@ class Worker:
                 attempt.cancel_reason = asked.reason
             elif not attempt.settling:
                 attempt.stop(asked.reason)
+            else:
+                return  # its next append is refused, and tells
+            attempt.last, attempt.valid = history.last, history.last_valid
 
     async def _cancel_before_run(self, attempt: Attempt) -> None:
         """A cancel was heard while the delivery was on its way: the ledger tells whether it stands."""
@@ -320,6 +323,7 @@ class Worker:
         if history.cancelling is not None and history.hold == attempt.hold:
             attempt.history = history
             attempt.cancel_reason = history.cancelling.reason
+            attempt.last, attempt.valid = history.last, history.last_valid
 
     def _all_running(self) -> list[Attempt]:
         return list(self._running.values())

@@ -239,7 +239,8 @@ class FairDispatch:
             return
         finally:
             self._opening.discard(whose)
-        passing = set(sorted(filter(None, map(_urgent, held)))[:PASSING])
+        urgent = sorted(one.delivery.stored.sequence for one in held if _is_urgent(one))
+        passing = set(urgent[:PASSING])
         for turns in mine:
             for one in turns.take(whose.owner, lambda one: self._is_left(whose, one, passing)):
                 self._served(whose)
@@ -360,8 +361,6 @@ class FairDispatch:
         task.add_done_callback(self._tasks.discard)
 
 
-def _urgent(held: _Held) -> int:
-    """Its sequence where it is urgent and came from the shared intake; else 0."""
+def _is_urgent(held: _Held) -> bool:
     submission = held.history.submitted
-    urgent = submission is not None and fairness.is_urgent(submission) and not held.own
-    return held.delivery.stored.sequence if urgent else 0
+    return submission is not None and fairness.is_urgent(submission)

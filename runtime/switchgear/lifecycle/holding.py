@@ -76,6 +76,7 @@ def after_refusal(history: History, entry_id: str, hold: int, instance: str) -> 
     if landed:
         # another may have taken over since: whoever expects no more than its own entry cannot write after it
         ours = history.hold == hold and history.holder == instance and not history.ended
+        ours = ours and history.cancelling is None
         return After("landed", history.last if ours else landed)
     if history.ended or history.remnant:
         return After("lost", reason=f"the task has ended as {history.ended}")

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import finished, rates
+from benchmarks import durable, fan_out, finished, rates
 from benchmarks.bare import wire
 from benchmarks.echo import REQUEST
 from benchmarks.results import REACH, Results, paired, table
 from benchmarks.sides import Window
 from benchmarks.window import Window as Counting
+from benchmarks.window import children, cpu_us
 
 PROMISED = {
     "throughput_256",
@@ -37,6 +42,18 @@ PROMISED = {
     "fairness_alone_p99_ms",
     "fairness_flooded_p99_ms",
     "fairness_p99_ratio",
+    "finished_throughput_ratio",
+    "finished_p50_ratio",
+    "durable_throughput",
+    "durable_throughput_ratio",
+    "durable_serial_p50_ratio",
+    "checkpoints_throughput",
+    "checkpoints_throughput_ratio",
+    "checkpoints_serial_p50_ratio",
+    "fan_out_s",
+    "fan_out_ratio",
+    "fan_out_limited_s",
+    "fan_out_coordinator_messages",
     "cpu_us_per_task_client",
     "cpu_us_per_task_coordinator",
     "cpu_us_per_task_agent",
@@ -80,6 +97,18 @@ def test_bare_bodies_can_be_padded_to_the_products_sizes(size: int) -> None:
     assert len(wire.encode(entry)) == size
 
 
+def test_the_processes_that_a_process_has_started_count_for_it() -> None:
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        try:
+            assert busy.pid in children(os.getpid())
+            own = cpu_us(busy.pid)
+            while cpu_us(busy.pid) < own + 50_000:
+                pass
+            assert cpu_us(os.getpid()) >= cpu_us(busy.pid) + time.process_time() * 1e6 - 50_000
+        finally:
+            busy.kill()
+
+
 def test_a_window_counts_neither_warm_up_nor_drain() -> None:
     window = Counting(0, 0, {})
     begun = 0.0
@@ -92,10 +121,13 @@ def test_a_window_counts_neither_warm_up_nor_drain() -> None:
 
 
 def test_the_command_line_knows_its_parts() -> None:
-    options = command.arguments(["--quick", "--only", "imports", "rates", "--rounds", "2"])
+    given = ["--quick", "--only", "imports", "rates", "--rounds", "2", "--finished", "1000000"]
+    options = command.arguments(given)
     assert options.quick
     assert options.only == ["imports", "rates"]
     assert options.rounds == 2
+    assert options.finished == 1_000_000
+    assert command.arguments([]).finished == finished.FINISHED
 
 
 @pytest.mark.slow
@@ -107,5 +139,19 @@ async def test_product_and_bare_programs_run_side_by_side(
     await rates.measure(tmp_path, results, rounds=1, window=Window(0.05, 0.1), hooked=True)
     assert results.stuck_tasks == 0
     found = {key for key, value in msgspec.to_builtins(results).items() if value is not None}
-    wanted = {key for key in PROMISED if not key.startswith(("agent_", "fairness_", "finished_"))}
-    assert found >= wanted
+    others = ("agent_", "fairness_", "finished_", "durable_", "checkpoints_", "fan_out_")
+    assert found >= {key for key in PROMISED if not key.startswith(others)}
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+async def test_steps_and_children_are_measured_against_bare_programs(
+    tmp_path: Path, nats_binary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fan_out, "CHILDREN", 30)
+    monkeypatch.setattr(fan_out, "LIMIT", 10)
+    results = Results()
+    await durable.recorded(tmp_path, results, rounds=1, window=Window(0.05, 0.1))
+    await fan_out.measure(tmp_path, results, rounds=1)
+    found = {key for key, value in msgspec.to_builtins(results).items() if value is not None}
+    assert found >= {key for key in PROMISED if key.startswith(("checkpoints_", "fan_out_"))}
