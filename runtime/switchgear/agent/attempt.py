@@ -212,8 +212,10 @@ class Attempt:
         """The history as stored now, which the next append builds on."""
         async with self._appending:
             history = await self.read()
+            # an end, or a cancel that nobody has acted on, is to refuse the next append
             unseen = history.cancelling is not None and self.cancel_reason is None
-            if history.hold == self.hold and history.last >= self.last and not unseen:
+            ours = history.hold == self.hold and history.ended is None and not unseen
+            if ours and history.last >= self.last:
                 self.last, self.valid = history.last, history.last_valid
             return history
 

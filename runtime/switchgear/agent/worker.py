@@ -323,7 +323,8 @@ class Worker:
         if history.cancelling is not None and history.hold == attempt.hold:
             attempt.history = history
             attempt.cancel_reason = history.cancelling.reason
-            attempt.last, attempt.valid = history.last, history.last_valid
+            if history.ended is None:
+                attempt.last, attempt.valid = history.last, history.last_valid
 
     def _all_running(self) -> list[Attempt]:
         return list(self._running.values())
