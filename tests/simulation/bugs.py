@@ -16,6 +16,7 @@ from switchgear import ids
 from switchgear.agent import attempt as attempts
 from switchgear.agent import receiving
 from switchgear.contract import limits
+from switchgear.coordinator import sweep
 from switchgear.lifecycle import (
     coordination,
     holding,
@@ -53,7 +54,7 @@ def _decide_with(change: Callable[[History, View, Stamp], tuple[View, Stamp]]) -
 
 @_bug
 def ack_before_append() -> None:
-    """An agent acks what it received before anything of it is in the ledger."""
+    """An agent acks what it received before anything of it is in the ledger; nothing sweeps, which would heal it."""
     right = receiving.Receiving.receive
 
     async def wrong(self: Any, delivery: Any, *given: Any, **more: Any) -> Any:
@@ -63,6 +64,12 @@ def ack_before_append() -> None:
         return found
 
     receiving.Receiving.receive = wrong
+
+    async def idle(self: Any) -> int:
+        del self
+        return 0
+
+    sweep.Sweep.sweep = idle
 
 
 @_bug

@@ -97,7 +97,7 @@ async def test_a_cancel_during_the_storing_of_a_result_still_runs_the_undos() ->
             await asyncio.sleep(2)
             return await put(data)
 
-        member.bus.blobs.put = slow  # type: ignore[method-assign]  # the stage of this test
+        member.bus.blobs.put = slow
         handle = await on.mesh.submit(store, Number(0))
         await until(lambda: bool(inside))
         await request_cancel(on.bus, on.site.clock, on.scope(handle.id), "stop")
