@@ -5,6 +5,7 @@ from collections import defaultdict
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from benchmarks.rates import tell
 from benchmarks.results import Results, paired
 from benchmarks.sides import Product, Window, end, line_of, spawn
 from benchmarks.window import Rate
@@ -30,7 +31,9 @@ async def measure(
             order = ("empty", "full") if number % 2 else ("full", "empty")
             for load in (1, 256):
                 for name in order:
-                    rates[name, load].append(await sides[name].measure(load, window))
+                    rate = await sides[name].measure(load, window)
+                    rates[name, load].append(rate)
+                    tell(f"round {number + 1}, {name}", rate)
 
     def speeds(name: str) -> list[float]:
         return [rate.tasks_per_s for rate in rates[name, 256]]

@@ -74,10 +74,11 @@ async def take_turns(
             for name in order:
                 rate = await sides[name].measure(load, window)
                 rates[name, load].append(rate)
-                _tell(f"round {number + 1}, {name}", rate)
+                tell(f"round {number + 1}, {name}", rate)
 
 
-def _tell(what: str, rate: Rate) -> None:
+def tell(what: str, rate: Rate) -> None:
+    """Print what a window gave."""
     cpu = " ".join(f"{name} {spent:.0f}" for name, spent in sorted(rate.cpu_us.items()))
     print(
         f"{what:18} {rate.in_flight:5} in flight: {rate.tasks_per_s:7,.0f}/s, "

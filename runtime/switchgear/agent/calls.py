@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from contextvars import ContextVar
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import msgspec
@@ -97,18 +97,7 @@ async def ended(
 ) -> History:
     """Wait for a child's end; `opened`: submit it first. Raises WaitTimeout, whose times count from the first run."""
     now = run.attempt.clock.now()
-    awaited = run.begun(
-        key,
-        Awaited(
-            key=key,
-            kind="child",
-            begun=now,
-            until=None if timeout is None else now + timeout,
-            capability=scope.split(".")[2],
-            task=scope.split(".")[4],
-            together=TOGETHER.get(),
-        ),
-    )
+    awaited = run.begun(key, _awaited(scope, key, now, timeout))
     watch, live = run.services.watch, subjects.live_task(scope)
     await watch.open(live)
     followed = watch.follow(scope, fresh=opened is not None)
@@ -140,6 +129,19 @@ async def ended(
             watch.forget(scope)
         await watch.shut(live)
     return history
+
+
+def _awaited(scope: str, key: str, now: datetime, timeout: timedelta | None) -> Awaited:
+    """The wait for a child, as it begins."""
+    return Awaited(
+        key=key,
+        kind="child",
+        begun=now,
+        until=None if timeout is None else now + timeout,
+        capability=scope.split(".")[2],
+        task=scope.split(".")[4],
+        together=TOGETHER.get(),
+    )
 
 
 async def submit(
