@@ -148,7 +148,7 @@ class Receiving:
         attempt.last, attempt.valid = history.last, history.last_valid
         attempt.failures, attempt.history = history.failures, history
         if begin.act == "take-over":
-            how = await self._how(attempt, begin)
+            how = await self._how(attempt, begin, history)
             history = await attempt.take_over(history, begin.former, how)
             attempt.failures, attempt.history = history.failures, history
             # where its answer was lost, the history holds the take-over already
@@ -161,9 +161,12 @@ class Receiving:
             attempt.cancel_reason = history.cancelling.reason
         return True
 
-    async def _how(self, attempt: Attempt, begin: holding.Begin) -> How:
-        """How the task came here: a broker outage longer than the lease is no crash of the handler."""
-        if begin.loose:
+    async def _how(self, attempt: Attempt, begin: holding.Begin, history: History) -> How:
+        """How the task came here: a broker outage longer than the lease is no crash of the handler.
+
+        Nor is the death of who took it over only to end it: what is poison is so after exactly the limit.
+        """
+        if begin.loose or history.crashes > limits.MAX_CRASHES:
             return "released"
         query = HolderQuery(task=attempt.subject.task)
         try:
@@ -181,7 +184,7 @@ class Receiving:
             await self._end_cancelled(attempt, history.cancelling.reason, left)
             attempt.delivery.ack()
         else:
-            told = await self._last_words(attempt, former)
+            told = await self._last_words(attempt, _last_victim(history) or former)
             await self._end(attempt, crash_loop(crashes, told.ended, told.last_words))
 
     async def _last_words(self, attempt: Attempt, former: str) -> Holder:
@@ -213,3 +216,15 @@ class Receiving:
         await attempt.cancelled(reason, note)
         left = () if attempt.history is None else children.named(attempt.history)
         await ending.ended(attempt, left)
+
+
+def _last_victim(history: History) -> str:
+    """Whom the handler took down once too often, where another has taken over since to end the attempt."""
+    if history.crashes <= limits.MAX_CRASHES:
+        return ""
+    crashes = (
+        one.entry
+        for one in reversed(history.valid)
+        if isinstance(one.entry, entries.TakenOver) and one.entry.how == "crash"
+    )
+    return next(crashes).former

@@ -13,7 +13,7 @@ from switchgear import Agent, Context
 from switchgear.agent import crash_publishing
 from switchgear.agent.crash_reporter import BACKLOG, KEPT, Backlog, Served, Tail, served
 from switchgear.cli import serves_agent
-from switchgear.contract import codec, entries, subjects
+from switchgear.contract import codec, entries, limits, subjects
 from switchgear.contract.crash_report import CrashReport
 from switchgear.contract.queries import Holder, HolderQuery
 from switchgear.tasks.asking import ask
@@ -170,6 +170,34 @@ async def test_words_that_come_a_moment_late_are_waited_for() -> None:
         (failure,) = [one.error for one in ends if isinstance(one, entries.AttemptFailed)]
         assert failure.last_words == f"words of {last}"
         assert failure.why == "the last one was ended by SIGSEGV"
+
+
+async def test_death_of_who_ends_a_poisoned_attempt_is_no_crash_of_its_handler() -> None:
+    """Whoever took over only to end it ran nothing; the words asked for are still those of the last handler's."""
+    gate = Gate()
+    async with stage() as on:
+        handle = await on.mesh.submit("pass", Number(1))
+        last = ""
+        for crashes in range(limits.MAX_CRASHES + 1):
+            member = await on.join(gated(gate))
+            await until(lambda count=crashes: gate.entered == count + 1)
+            await on.site.crash(member)
+            last = member.bus.name
+        for deaths in range(2):
+            member = await on.join(gated(gate))
+            taken = limits.MAX_CRASHES + 1 + deaths
+            await until(lambda count=taken: on.events(handle.id).count("taken-over") == count)
+            await on.site.crash(member)
+        report(on, "gated", last)
+        await on.join(gated(gate))
+        history = await on.reach(handle.id, "attempt-failed")
+        found = [one.entry for one in history.valid]
+        hows = [one.how for one in found if isinstance(one, entries.TakenOver)]
+        assert hows == ["crash"] * (limits.MAX_CRASHES + 1) + ["released"] * 2
+        (failure,) = [one.error for one in found if isinstance(one, entries.AttemptFailed)]
+        assert failure.message == "3 agents died while they ran this attempt"
+        assert failure.last_words == f"words of {last}"
+        assert gate.entered == limits.MAX_CRASHES + 1
 
 
 async def test_words_are_told_to_instances_of_the_same_agent_only() -> None:
