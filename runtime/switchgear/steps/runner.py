@@ -1,81 +1,170 @@
-"""Runs a step and judges its end by the spec: a `RunResult`, or a `StepFailed` that says why.
+"""Runs a step where its plan says, under its guard, and judges the end: a `RunResult`, or a `StepFailed` that says why.
 
-Above: the context's `run`. Below: one executor. Containers will be chosen here, by what the spec
-asks for.
+Above: the context's `run`. Below: executors, which this module knows by their protocol only.
 """
 
 from __future__ import annotations
 
-import signal
+import os
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from switchgear.errors import StepFailed
-from switchgear.steps.executors import process
+from switchgear.resilience.process_failures import process_end, process_verdict
+from switchgear.steps.executor import Asked
 from switchgear.steps.result import RunResult
+from switchgear.steps.workspace import Workspace
 
 if TYPE_CHECKING:
+    from switchgear.bus.port import Blobs
+    from switchgear.steps.executor import Executor, Guard, OnLine, Plan, RunOn
+    from switchgear.steps.result import Outcome
+    from switchgear.steps.settings import StepSettings
     from switchgear.steps.spec import StepSpec
 
 _WHY = 2000
 """Characters of the error output that an error repeats."""
 
 
-async def run(spec: StepSpec, *, key: str, on_line: process.OnLine | None = None) -> RunResult:
-    """Run the step named `key`; whatever ends this call, nothing of the step runs on.
+class Runner:
+    """Steps of one process: its executors, the plan that chooses among them, the guard in front of each."""
 
-    Raises `StepFailed` with error_class "invalid" (program or directory missing), "timeout" (time
-    limit), "resource" (killed by somebody else's SIGKILL, as the kernel does when memory ends) or
-    "step" (any other unexpected exit).
-    """
-    try:
-        outcome = await process.execute(spec, on_line=on_line)
-    except process.Cannot as cannot:
-        raise StepFailed(
-            f"step {key} cannot run",
-            key=key,
-            error_class="invalid",
-            why=cannot.what,
-            fix=cannot.fix,
-        ) from cannot
-    if not outcome.timed_out and outcome.exit_code in spec.exit_codes:
-        return RunResult(
-            exit_code=outcome.exit_code,
-            stdout=outcome.stdout,
-            stderr=outcome.stderr,
-            truncated=outcome.truncated,
-            duration=outcome.duration,
-        )
-    raise _failure(spec, key, outcome)
+    def __init__(
+        self,
+        executors: Iterable[Executor],
+        *,
+        plan: Plan | None = None,
+        guard: Guard | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        """`plan`: None: an image runs on the engine where there is one, all else as a process.
+
+        `environ`: what `env://` secrets are read from; None: this process's.
+        """
+        self.executors = {executor.name: executor for executor in executors}
+        self._plan = plan or self.by_image
+        self._guard = guard or _unguarded
+        self._environ = os.environ if environ is None else environ
+
+    async def run(
+        self, asked: Asked, *, on_line: OnLine | None = None, blobs: Blobs | None = None
+    ) -> RunResult:
+        """Run the step; whatever ends this call, nothing of the step runs on.
+
+        Raises `StepFailed` with error_class "invalid" (it cannot run as written, or not here), "timeout" (time
+        limit), "resource" (killed by somebody else's SIGKILL, as the kernel does when memory ends), "step" (any other
+        unexpected exit), or what an executor or a guard says.
+        """
+
+        def run_on(name: str) -> Awaitable[Outcome]:
+            return self._run_on(name, asked, on_line, blobs)
+
+        return judge(asked, await self._plan(asked, run_on))
+
+    async def by_image(self, asked: Asked, run_on: RunOn) -> Outcome:
+        """The plan that holds where nobody gives another."""
+        engine = asked.spec.image is not None and "dagger" in self.executors
+        return await run_on("dagger" if engine else "process")
+
+    async def close(self) -> None:
+        """Let go of what the executors hold."""
+        for executor in self.executors.values():
+            await executor.close()
+
+    async def _run_on(
+        self, name: str, asked: Asked, on_line: OnLine | None, blobs: Blobs | None
+    ) -> Outcome:
+        executor = self.executors.get(name)
+        if executor is None:
+            raise StepFailed(
+                f"step {asked.key} is to run on the executor {name}, which this agent does not have",
+                key=asked.key,
+                error_class="invalid",
+                fix=f"configure it, or choose one of {', '.join(sorted(self.executors))}",
+            )
+        lacking = executor.unsupported(asked.spec)
+        if lacking is not None:
+            raise StepFailed(
+                f"step {asked.key} needs {lacking.feature}, which the {name} executor cannot give",
+                key=asked.key,
+                error_class="invalid",
+                why=lacking.why,
+                fix=lacking.fix,
+            )
+
+        async def execute() -> Outcome:
+            async with Workspace(asked.key, blobs=blobs, environ=self._environ) as workspace:
+                return await executor.execute(asked.spec, on_line=on_line, workspace=workspace)
+
+        try:
+            return await self._guard(asked, executor.dependencies(asked.spec), execute)
+        except StepFailed as failed:
+            failed.idempotent = asked.spec.repeatable
+            raise
 
 
-def _failure(spec: StepSpec, key: str, outcome: process.Outcome) -> StepFailed:
+async def run(
+    spec: StepSpec,
+    *,
+    key: str,
+    on_line: OnLine | None = None,
+    blobs: Blobs | None = None,
+    settings: StepSettings | None = None,
+) -> RunResult:
+    """Run one step as a process, outside of an agent. Raises `StepFailed` as `Runner.run`."""
+    from switchgear.steps.executors.process import ProcessExecutor
+    from switchgear.steps.settings import StepSettings
+
+    executor = ProcessExecutor(settings or StepSettings.load(os.environ))
+    runner = Runner([executor])
+    return await runner.run(Asked(spec, key), on_line=on_line, blobs=blobs)
+
+
+async def _unguarded(
+    asked: Asked, dependencies: tuple[str, ...], execute: Callable[[], Awaitable[Outcome]]
+) -> Outcome:
+    del asked, dependencies
+    return await execute()
+
+
+def judge(asked: Asked, outcome: Outcome) -> RunResult:
+    """The result, if the step ended as its spec expects; raises the StepFailed that it means otherwise. Pure."""
+    if outcome.timed_out or outcome.exit_code not in asked.spec.exit_codes:
+        raise _failure(asked.spec, asked.key, outcome)
+    return RunResult(
+        exit_code=outcome.exit_code,
+        stdout=outcome.stdout,
+        stderr=outcome.stderr,
+        truncated=outcome.truncated,
+        duration=outcome.duration,
+        outputs=outcome.outputs,
+        executor=outcome.executor,
+        isolation=outcome.isolation,
+        limits=outcome.limits,
+        cached=outcome.cached,
+        notes=outcome.notes,
+    )
+
+
+def _failure(spec: StepSpec, key: str, outcome: Outcome) -> StepFailed:
     tail = outcome.stderr.strip()[-_WHY:]
-    error_class, fix = "step", ""
+    verdict = process_verdict(outcome.exit_code, timed_out=outcome.timed_out)
     if outcome.timed_out:
         what = f"step {key} ran longer than its limit of {spec.time_limit}"
-        error_class, fix = "timeout", "raise .limits(timeout=…), or give it less to do"
-    elif outcome.exit_code == -signal.SIGKILL:
-        what = f"step {key} was killed by SIGKILL"
-        tail = tail or "somebody killed it, most likely the kernel for want of memory"
-        error_class, fix = "resource", "give the host more memory, or bound it by .limits(memory=…)"
-    elif outcome.exit_code < 0:
-        what = f"step {key} was ended by {_signal(-outcome.exit_code)}"
     else:
-        what = f"step {key} ended with exit code {outcome.exit_code}"
+        what = f"step {key} {process_end(outcome.exit_code)}"
+    if verdict.error_class == "resource":
+        tail = tail or "somebody killed it, most likely the kernel for want of memory"
     return StepFailed(
         what,
         key=key,
         exit_code=outcome.exit_code,
         stdout=outcome.stdout,
         stderr=outcome.stderr,
-        error_class=error_class,
+        error_class=verdict.error_class,
+        outcome_known=verdict.outcome_known,
+        dependency=verdict.dependency,
+        idempotent=spec.repeatable,
         why=tail,
-        fix=fix,
+        fix=verdict.fix,
     )
-
-
-def _signal(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -156,7 +156,7 @@ async def test_what_a_step_wrote_before_its_time_was_up_is_kept() -> None:
 
 async def test_a_step_killed_by_others_lacked_a_resource() -> None:
     error = await failure(python("import os; os.kill(os.getpid(), 9)"))
-    assert (error.error_class, error.exit_code) == ("resource", -signal.SIGKILL)
+    assert (error.error_class, error.exit_code) == ("resource", 128 + signal.SIGKILL)
 
 
 async def test_another_signal_is_named() -> None:

@@ -23,9 +23,9 @@ def test_each_call_gives_a_new_value_and_keeps_what_was_set_before() -> None:
         .expect(1, 0)
         .stdin("text")
     )
-    assert plain == StepSpec(args=("ruff", "check", "src"))
+    assert plain == StepSpec(commands=(("ruff", "check", "src"),))
     assert full == StepSpec(
-        args=("ruff", "check", "src"),
+        commands=(("ruff", "check", "src"),),
         directory="/src",
         environment=(("A", "1"), ("B", "3")),
         exit_codes=(0, 1),

@@ -16,19 +16,19 @@ import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, cast
 
 from msgspec import Struct
 
-from switchgear.steps import processes
+from switchgear.errors import StepFailed
+from switchgear.steps import processes, result
+from switchgear.steps.executor import Health, OnLine, Unsupported
 from switchgear.steps.tail import Tail
 
 if TYPE_CHECKING:
+    from switchgear.steps.settings import StepSettings
     from switchgear.steps.spec import StepSpec
-
-Stream = Literal["stdout", "stderr"]
-OnLine = Callable[[Stream, str], None]
-"""Told each line of output as it comes, on the event loop: it must return at once and not raise."""
+    from switchgear.steps.workspace import Workspace
 
 INHERITED = frozenset({"PATH", "HOME", "LANG", "TMPDIR", "TZ", "VIRTUAL_ENV"})
 """Variables that a step inherits, beside LC_*: enough to find programs and write text, and no
@@ -108,7 +108,8 @@ async def execute(spec: StepSpec, *, on_line: OnLine | None = None) -> Outcome:
         )
     except OSError as error:
         raise Cannot(
-            f"{spec.args[0]} cannot be started: {error.strerror}", "check its rights and format"
+            f"{spec.commands[0][0]} cannot be started: {error.strerror}",
+            "check its rights and format",
         ) from error
     limit = None if spec.time_limit is None else spec.time_limit.total_seconds()
     timed_out = False
@@ -175,7 +176,7 @@ def _argv(spec: StepSpec, environment: Mapping[str, str]) -> list[str]:
             f"the working directory {spec.directory} does not exist",
             "create it, or change .workdir()",
         )
-    name = spec.args[0]
+    name = spec.commands[0][0]
     here = spec.directory or "."
     found = (
         shutil.which(os.path.join(here, name))  # noqa: PTH118 - an absolute name replaces `here`
@@ -187,7 +188,7 @@ def _argv(spec: StepSpec, environment: Mapping[str, str]) -> list[str]:
             f"the program {name} was not found",
             f"install {name}, or give its full path in command()",
         )
-    return [os.path.abspath(found), *spec.args[1:]]  # noqa: PTH100 - keeps symlinks of environments
+    return [os.path.abspath(found), *spec.commands[0][1:]]  # noqa: PTH100 - keeps symlinks of environments
 
 
 def _limit_memory(pid: int, limit: int | None) -> None:
@@ -210,3 +211,55 @@ def _write_input(transport: asyncio.SubprocessTransport, text: str | None) -> No
 def _done(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+class ProcessExecutor:
+    """Runs steps as processes of this host."""
+
+    name = "process"
+
+    def __init__(self, settings: StepSettings) -> None:
+        self._settings = settings
+
+    def unsupported(self, spec: StepSpec) -> Unsupported | None:
+        """What of the spec this executor cannot do."""
+        del spec
+        return None
+
+    def dependencies(self, spec: StepSpec) -> tuple[str, ...]:
+        """Nothing beside this host."""
+        del spec
+        return ()
+
+    async def execute(
+        self, spec: StepSpec, *, on_line: OnLine | None, workspace: Workspace
+    ) -> result.Outcome:
+        """Run it. Raises StepFailed."""
+        try:
+            outcome = await execute(spec, on_line=on_line)
+        except Cannot as cannot:
+            raise StepFailed(
+                f"step {workspace.key} cannot run",
+                key=workspace.key,
+                error_class="invalid",
+                why=cannot.what,
+                fix=cannot.fix,
+            ) from cannot
+        code = outcome.exit_code
+        return result.Outcome(
+            exit_code=128 - code if code < 0 else code,
+            stdout=outcome.stdout,
+            stderr=outcome.stderr,
+            truncated=outcome.truncated,
+            duration=outcome.duration,
+            timed_out=outcome.timed_out,
+            executor=self.name,
+            isolation="none",
+        )
+
+    async def health(self) -> Health:
+        """Whether it could run something now."""
+        return Health(ok=True)
+
+    async def close(self) -> None:
+        """Nothing is held."""

@@ -1,0 +1,96 @@
+"""What one run of a step has around itself: a private directory, artifacts, secrets. Made by the runner, gone after."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from switchgear.contract import limits
+from switchgear.errors import StepFailed, UsageError
+
+if TYPE_CHECKING:
+    from switchgear.bus.port import Blobs
+    from switchgear.contract.artifact import Artifact
+    from switchgear.steps.sources import Secret
+
+
+class Workspace:
+    """`async with`: its directory is removed at the end."""
+
+    def __init__(
+        self,
+        key: str,
+        *,
+        blobs: Blobs | None = None,
+        environ: Mapping[str, str] | None = None,
+        root: Path | None = None,
+    ) -> None:
+        """`blobs`: where artifacts are; None: the step can have none. `environ`: what `env://` secrets are read from.
+
+        `root`: where private directories are made; None: the system's place for temporary files.
+        """
+        self.key = key
+        self._blobs = blobs
+        self._environ = environ or {}
+        self._root = root
+        self._directory: Path | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._directory is not None:
+            await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
+
+    @property
+    def directory(self) -> Path:
+        """A directory that only this run knows; made when it is first asked for."""
+        if self._directory is None:
+            self._directory = Path(tempfile.mkdtemp(prefix="sg-step-", dir=self._root))
+        return self._directory
+
+    def secret(self, secret: Secret) -> str:
+        """The secret's text. Raises StepFailed (invalid) where there is none."""
+        kind, _, place = secret.ref.partition("://")
+        try:
+            if kind == "env":
+                return self._environ[place]
+            return Path(place).read_text("utf-8").rstrip("\n")
+        except (KeyError, OSError, UnicodeDecodeError) as error:
+            raise StepFailed(
+                f"step {self.key} has no secret {secret.name}",
+                key=self.key,
+                error_class="invalid",
+                why=f"{secret.ref} cannot be read: {type(error).__name__}",
+                fix="set it where the agent runs",
+            ) from None
+
+    async def load(self, artifact: Artifact) -> bytes:
+        """The artifact's bytes, verified. Raises NotFound, ProtocolError SG1109, UsageError without a mesh."""
+        return await self._store().get(artifact.digest)
+
+    async def keep(self, name: str, path: Path) -> Artifact:
+        """Store a file or directory of the step as an artifact. Raises StepFailed, Unavailable."""
+        from switchgear.steps import packing
+
+        try:
+            packed = await asyncio.to_thread(packing.pack, path, name)
+        except packing.Unpackable as error:
+            raise StepFailed(
+                f"output {name} of step {self.key} cannot be kept",
+                key=self.key,
+                error_class="invalid",
+                why=str(error),
+                fix=f"write what is to be kept to the output's path, at most {limits.MAX_BLOB} bytes",
+            ) from error
+        await self._store().put(packed.data)
+        return packed.artifact
+
+    def _store(self) -> Blobs:
+        if self._blobs is None:
+            raise UsageError("a step outside of a mesh has no artifacts")
+        return self._blobs
