@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from switchgear.client.mesh import Mesh
     from switchgear.client.sync import SyncMesh, SyncTaskHandle
     from switchgear.contract.approval import Approval
+    from switchgear.contract.artifact import Artifact
     from switchgear.contract.capability import Capability
     from switchgear.contract.cron import Cron
     from switchgear.contract.topic import Message, Topic
@@ -55,7 +56,8 @@ if TYPE_CHECKING:
         WaitTimeout,
     )
     from switchgear.steps.result import RunResult
-    from switchgear.steps.spec import StepSpec, command
+    from switchgear.steps.sources import git
+    from switchgear.steps.spec import StepSpec, command, container
     from switchgear.tasks.chunks import Chunk
     from switchgear.tasks.events import TaskEvent
     from switchgear.tasks.handle import TaskHandle
@@ -73,6 +75,7 @@ _HOMES: dict[str, str] = {
     "step": "agent.step",
     # handle
     "Approval": "contract.approval",
+    "Artifact": "contract.artifact",
     "Context": "agent.context",
     "Message": "contract.topic",
     "Outcome": "agent.outcome",
@@ -80,6 +83,8 @@ _HOMES: dict[str, str] = {
     "StepSpec": "steps.spec",
     "TaskInfo": "agent.task_info",
     "command": "steps.spec",
+    "container": "steps.spec",
+    "git": "steps.sources",
     # call
     "Chunk": "tasks.chunks",
     "Mesh": "client.mesh",
@@ -133,6 +138,7 @@ __all__ = [
     "step",
     # handle
     "Approval",
+    "Artifact",
     "Context",
     "Message",
     "Outcome",
@@ -140,6 +146,8 @@ __all__ = [
     "StepSpec",
     "TaskInfo",
     "command",
+    "container",
+    "git",
     # call
     "Chunk",
     "Mesh",

@@ -19,6 +19,7 @@ GROUPS = {
     "declare": ["Agent", "Capability", "Cron", "Resource", "Retry", "Topic", "step"],
     "handle": [
         "Approval",
+        "Artifact",
         "Context",
         "Message",
         "Outcome",
@@ -26,6 +27,8 @@ GROUPS = {
         "StepSpec",
         "TaskInfo",
         "command",
+        "container",
+        "git",
     ],
     "call": ["Chunk", "Mesh", "SyncMesh", "SyncTaskHandle", "TaskEvent", "TaskHandle", "connect"],
     "errors that handlers raise": ["Permanent", "Retryable"],
