@@ -168,6 +168,8 @@ class Failure(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Seconds that the failed side asks to wait."""
     outcome_known: bool = True
     """False where the work may have taken effect all the same."""
+    dependency: str = ""
+    """What failed below the work, such as `http:api.example.com` or `dagger`; empty for the work itself."""
     fingerprint: str = ""
     """What failures of one cause have in common: groups dead letters."""
     last_words: Text = ""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import cast
 
 from msgspec.structs import replace
 
 from switchgear.contract import limits
-from switchgear.contract.values import ErrorClass, Failure
+from switchgear.contract.values import RETRIED, ErrorClass, Failure
 from switchgear.errors import (
     Forbidden,
     InvalidInput,
     NotRecordable,
+    OutcomeUnknown,
     Overloaded,
     Permanent,
     ProtocolError,
@@ -25,31 +28,89 @@ from switchgear.errors import (
     UsageError,
     WaitTimeout,
 )
+from switchgear.resilience.classes import Verdict, as_class, worst
 from switchgear.resilience.fingerprint import marked
+from switchgear.resilience.http_failures import http_verdict
+from switchgear.resilience.nats_failures import nats_verdict
+from switchgear.resilience.os_failures import os_verdict
+from switchgear.resilience.process_failures import TIMED_OUT, process_verdict
+
+Own = Callable[[BaseException], ErrorClass | None]
+"""An agent's own classifier: the class of an exception, or None for those that it does not know."""
 
 
-def classify(error: BaseException, *, step: str | None = None) -> Failure:
+def classify(
+    error: BaseException,
+    *,
+    step: str | None = None,
+    own: Own | None = None,
+    now: datetime | None = None,
+) -> Failure:
     """What this exception of a handler means for its task.
 
     `retryable` is False only where the raising side knows that a repetition is pointless; otherwise the
-    capability's policy decides by class. Unknown exceptions are `transient`.
+    capability's policy decides by class. Unknown exceptions are `transient`. `own` is asked first; it sets the class,
+    and what else is known of the exception stays. `now` dates a Retry-After that is a date.
     """
-    kind, retryable = _kind(error)
-    known = isinstance(error, SwitchgearError)
-    message = error.what if known else f"{type(error).__name__}: {error}"
+    found = verdict(error, now)
+    wanted = None if own is None else own(error)
+    if wanted is not None:
+        found = found._replace(error_class=wanted, retryable=found.retryable or wanted in RETRIED)
+    if isinstance(error, SwitchgearError):
+        return failure_of(
+            found,
+            error.what,
+            code=error.code,
+            why=error.why,
+            fix=error.fix,
+            path=error.path if isinstance(error, InvalidInput) else "",
+            step=_step(error) or step,
+        )
+    return failure_of(found, f"{type(error).__name__}: {error}", step=step)
+
+
+def failure_of(
+    found: Verdict,
+    message: str,
+    *,
+    code: str = "SG1510",
+    why: str = "",
+    fix: str = "",
+    path: str = "",
+    step: str | None = None,
+) -> Failure:
+    """The failure that a verdict and plain facts make: for whoever has no exception, or knows better than its type."""
     return marked(
         Failure(
-            error_class=kind,
-            code=error.code if known else "SG1510",
+            error_class=found.error_class,
+            code=code,
             message=_cut(message),
-            why=_cut(error.why) if known else "",
-            fix=_cut(error.fix) if known else "",
-            path=_cut(error.path) if isinstance(error, InvalidInput) else "",
-            step=_step(error) or step,
-            retryable=retryable,
-            retry_after=_retry_after(error),
+            why=_cut(why),
+            fix=_cut(fix or found.fix),
+            path=_cut(path),
+            step=step,
+            retryable=found.retryable,
+            retry_after=found.retry_after,
+            outcome_known=found.outcome_known,
+            dependency=found.dependency[: limits.MAX_LABEL],
         )
     )
+
+
+def verdict(error: BaseException, now: datetime | None = None) -> Verdict:
+    """The same as plain facts, without texts and fingerprint: what a breaker asks for."""
+    if isinstance(error, SwitchgearError):
+        return _of_ours(error)
+    if isinstance(error, BaseExceptionGroup):
+        members = cast("Sequence[BaseException]", error.exceptions)  # pyright: ignore[reportUnknownMemberType]
+        return worst([verdict(one, now) for one in members[:_MEMBERS]])
+    found = _of_foreign(error, now) or _of_kind(error)
+    cause, depth = error.__cause__, 0
+    while found is None and cause is not None and depth < _CAUSES:
+        # who wraps an error of a library in one of their own has not changed what happened
+        found = _of_foreign(cause, now)
+        cause, depth = cause.__cause__, depth + 1
+    return found or _UNKNOWN
 
 
 def unfit_output(capability: str, error: Exception) -> Failure:
@@ -114,39 +175,91 @@ def _coded(
     )
 
 
-_KINDS: tuple[tuple[tuple[type[BaseException], ...], ErrorClass, bool], ...] = (
-    ((InvalidInput, ProtocolError), "invalid", False),
-    ((Permanent,), "step", False),
-    ((Forbidden,), "auth", False),
-    ((Overloaded,), "rate-limited", True),
-    ((Retryable, Unavailable), "transient", True),
-    ((WaitTimeout, SignalTimeout, TimeoutError), "timeout", True),
-    ((NotRecordable, StepChanged, UsageError), "bug", False),
-    ((SystemExit,), "bug", False),
-    ((TypeError, NameError, AttributeError, ImportError, AssertionError), "bug", True),
-    ((MemoryError,), "resource", True),
+_UNKNOWN = Verdict("transient")
+_MEMBERS = 16
+"""Exceptions of a group that are looked at."""
+_CAUSES = 4
+"""Links of a chain of causes that are followed."""
+
+_OURS: tuple[tuple[tuple[type[SwitchgearError], ...], Verdict], ...] = (
+    ((InvalidInput, ProtocolError), Verdict("invalid", retryable=False)),
+    ((Permanent,), Verdict("step", retryable=False)),
+    ((Forbidden,), Verdict("auth", retryable=False)),
+    ((Overloaded,), Verdict("rate-limited")),
+    ((Retryable,), Verdict("transient")),
+    ((Unavailable,), Verdict("transient", dependency="nats")),
+    (
+        (OutcomeUnknown,),
+        Verdict("transient", retryable=False, outcome_known=False, dependency="nats"),
+    ),
+    ((WaitTimeout, SignalTimeout), Verdict("timeout")),
+    ((NotRecordable, StepChanged, UsageError), Verdict("bug", retryable=False)),
 )
-"""Exceptions, the class that they mean, and whether a repetition could help; the first that fits decides."""
+_KINDS: tuple[tuple[tuple[type[BaseException], ...], Verdict], ...] = (
+    ((TimeoutError,), Verdict("timeout", outcome_known=False)),
+    ((SystemExit,), Verdict("bug", retryable=False)),
+    (
+        (TypeError, NameError, AttributeError, ImportError, AssertionError, RecursionError),
+        Verdict("bug"),
+    ),
+    ((MemoryError,), Verdict("resource", dependency="memory", fix="give the host more memory")),
+    ((EOFError,), Verdict("transient", outcome_known=False)),
+    ((KeyboardInterrupt, GeneratorExit), Verdict("cancelled", retryable=False)),
+)
+"""Exceptions, and what they mean; the first that fits decides."""
 
 
-def _kind(error: BaseException) -> tuple[ErrorClass, bool]:
+def _of_ours(error: SwitchgearError) -> Verdict:
+    """What an error of ours means: it says so itself, or its type does."""
     if isinstance(error, StepFailed):
-        return _as_class(error.error_class), True
+        return Verdict(
+            as_class(error.error_class),
+            retryable=error.outcome_known or error.idempotent,
+            outcome_known=error.outcome_known,
+            dependency=error.dependency,
+            retry_after=error.retry_after,
+        )
     if isinstance(error, TaskFailed):
-        return _as_class(error.error_class or "step"), False
-    for kinds, error_class, retryable in _KINDS:
+        return Verdict(as_class(error.error_class or "step"), retryable=False)
+    for kinds, found in _OURS:
         if isinstance(error, kinds):
-            return error_class, retryable
-    if isinstance(error, SwitchgearError) and error.disposition != "retry":
-        return "step", False
-    return "transient", True
+            return found._replace(retry_after=_retry_after(error))
+    return (
+        Verdict("transient") if error.disposition == "retry" else Verdict("step", retryable=False)
+    )
 
 
-_CLASSES: frozenset[str] = frozenset(ErrorClass.__args__)
+def _of_foreign(error: BaseException, now: datetime | None) -> Verdict | None:
+    """What a library's error means; None for one that no table knows."""
+    kind = type(error)
+    if kind.__module__ in _PLAIN_MODULES:
+        return os_verdict(error) if isinstance(error, OSError) else None
+    found = nats_verdict(error) or http_verdict(error, now)
+    if found is None and isinstance(error, OSError):
+        found = os_verdict(error)
+    return found or _of_named(error)
 
 
-def _as_class(text: str) -> ErrorClass:
-    return text if text in _CLASSES else "step"  # type: ignore[return-value]  # checked against the literal
+_PLAIN_MODULES = frozenset({"builtins", "exceptiongroup"})
+
+
+def _of_named(error: BaseException) -> Verdict | None:
+    """Exceptions of the standard library whose modules nobody should have to import for this."""
+    name = f"{type(error).__module__}.{type(error).__name__}"
+    if name == "subprocess.CalledProcessError":
+        return process_verdict(getattr(error, "returncode", None))
+    return _BY_NAME.get(name)
+
+
+_BY_NAME: dict[str, Verdict] = {
+    "subprocess.TimeoutExpired": TIMED_OUT,
+    "asyncio.exceptions.CancelledError": Verdict("cancelled", retryable=False),
+    "concurrent.futures.process.BrokenProcessPool": Verdict("resource", outcome_known=False),
+}
+
+
+def _of_kind(error: BaseException) -> Verdict | None:
+    return next((found for kinds, found in _KINDS if isinstance(error, kinds)), None)
 
 
 def _step(error: BaseException) -> str | None:

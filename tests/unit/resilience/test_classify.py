@@ -21,7 +21,7 @@ from switchgear.resilience.classify import classify, crash_loop, timed_out
         (ConnectionError("x"), "transient", True),
         (errors.Retryable("x"), "transient", True),
         (errors.Unavailable("x"), "transient", True),
-        (errors.OutcomeUnknown("x"), "step", False),
+        (errors.OutcomeUnknown("x"), "transient", False),
         (errors.ServerFailed("x"), "transient", True),
         (errors.Permanent("x"), "step", False),
         (errors.InvalidInput("x"), "invalid", False),
