@@ -9,26 +9,29 @@ from msgspec.structs import replace
 
 from switchgear.agent.children import Children
 from switchgear.agent.chunks import Chunks
+from switchgear.agent.classifying import Judge
 from switchgear.agent.limit import TimeLimit
 from switchgear.agent.recording import Recording
 from switchgear.agent.reports import Reports
 from switchgear.agent.saga import Undos
 from switchgear.agent.suspension import Waits
 from switchgear.agent.task_info import TaskInfo
+from switchgear.resilience.classify import classify
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
     from switchgear.agent.attempt import Attempt
     from switchgear.agent.settings import WorkerSettings
+    from switchgear.bus.port import Blobs
     from switchgear.contract.values import Awaited
+    from switchgear.steps.executor import Asked
     from switchgear.steps.result import RunResult
-    from switchgear.steps.spec import StepSpec
     from switchgear.tasks.watch import Watch
 
 OnLine = Callable[[str, str], None]
 """Told each line of a command's output, with the stream that it came from."""
-RunCommand = Callable[[str, "StepSpec", OnLine], Awaitable["RunResult"]]
+RunCommand = Callable[["Asked", OnLine, "Blobs"], Awaitable["RunResult"]]
 Instrument = Callable[[str, str, Callable[..., Any]], Callable[..., Any]]
 """From a task, a key, and what runs under that key, to what runs in its place: how tests count and break things."""
 
@@ -48,6 +51,7 @@ class Services(NamedTuple):
     settings: WorkerSettings
     principal: str
     instrument: Instrument = as_it_is
+    judge: Judge = classify
 
 
 class Run:
@@ -81,7 +85,7 @@ class Run:
         self.services = services
         self.declared = declared
         self.limit = TimeLimit(timeout)
-        self.recording = Recording(attempt)
+        self.recording = Recording(attempt, services.judge)
         self.waits = Waits(attempt, services.settings, self.limit)
         attempt.waits = self.waits
         self.reports = Reports(attempt, services.settings.report_every)

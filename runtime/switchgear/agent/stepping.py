@@ -38,7 +38,9 @@ async def step(run: Run, key: str, fn: Callable[..., Any], args: Any, kwargs: An
         token = STEP.set(key)
         try:
             body = run.services.instrument(run.task.id, key, fn)
-            ran = await run_step(key, body, args, kwargs, seed=f"{run.task.id}/{key}")
+            ran = await run_step(
+                key, body, args, kwargs, seed=f"{run.task.id}/{key}", judge=run.services.judge
+            )
         except SwitchgearError as error:
             await _failed(run, key, "step", digest, error, began)
             raise
@@ -54,6 +56,7 @@ async def step(run: Run, key: str, fn: Callable[..., Any], args: Any, kwargs: An
 
 async def command(run: Run, key: str, spec: StepSpec) -> RunResult:
     """Run a command, or return what an earlier run recorded of it."""
+    from switchgear.steps.executor import Asked
     from switchgear.steps.result import RunResult
 
     digest = of_values(spec)
@@ -66,14 +69,17 @@ async def command(run: Run, key: str, spec: StepSpec) -> RunResult:
         fenced = spec.env(**{FENCE: str(run.attempt.hold)})
         try:
             execute = run.services.instrument(run.task.id, key, run.services.run_command)
-            result = await execute(key, fenced, run.reports.output)
+            asked = Asked(fenced, key, run.task.id, run.task.capability)
+            result = await execute(asked, run.reports.output, run.attempt.bus.blobs)
         except SwitchgearError as error:
             await _failed(run, key, "run", digest, error, began)
             raise
         data = codec.encode(result)
         stored = await payload.store(run.attempt.bus.blobs, data)
         took = run.attempt.clock.now() - began
-        await run.recording.done(key, "run", digest, stored, duration=took, executor="process")
+        await run.recording.done(
+            key, "run", digest, stored, duration=took, executor=result.executor
+        )
         return msgspec.json.decode(data, type=RunResult)
 
 

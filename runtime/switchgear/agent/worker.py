@@ -8,12 +8,14 @@ import contextvars
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from switchgear import crashpoint
 from switchgear.agent.announcing import Announcer
 from switchgear.agent.attempt import Attempt, Lost
+from switchgear.agent.classifying import Classifier
 from switchgear.agent.declare import Agent, Declared
+from switchgear.agent.executing import Executing
 from switchgear.agent.feeder import Feeder
 from switchgear.agent.handling import Handling, left
 from switchgear.agent.leases import Leases
@@ -21,7 +23,7 @@ from switchgear.agent.lines import collected
 from switchgear.agent.listening import Listening
 from switchgear.agent.receiving import Receiving
 from switchgear.agent.resource import Resource
-from switchgear.agent.run import Instrument, OnLine, RunCommand, Services, as_it_is
+from switchgear.agent.run import Instrument, RunCommand, Services, as_it_is
 from switchgear.agent.settings import WorkerSettings
 from switchgear.bus.port import Bus, Delivery, Message, Subscription
 from switchgear.clock import SYSTEM, Clock
@@ -32,22 +34,12 @@ from switchgear.loop import supervised
 from switchgear.tasks.asking import ask
 from switchgear.tasks.watch import Watch
 
-if TYPE_CHECKING:
-    from switchgear.steps.result import RunResult
-    from switchgear.steps.spec import StepSpec
-
 log = logging.getLogger(__name__)
 
 LAST_WORDS = 2.0
 """Seconds for each thing that a leaving instance still tells a broker, which may be gone."""
 REMEMBER_CANCEL = 2.0
 """Seconds that a cancel is remembered for a task whose delivery may still be on its way (rule 14)."""
-
-
-async def _run_command(key: str, spec: StepSpec, on_line: OnLine) -> RunResult:
-    from switchgear.steps.runner import run  # an agent without commands never pays for it
-
-    return await run(spec, key=key, on_line=on_line)
 
 
 class Worker:
@@ -60,7 +52,7 @@ class Worker:
         *,
         clock: Clock = SYSTEM,
         settings: WorkerSettings = WorkerSettings(),  # noqa: B008  # frozen
-        run_command: RunCommand = _run_command,
+        run_command: RunCommand | None = None,
         instrument: Instrument = as_it_is,
         replaced: dict[Resource[Any], Any] | None = None,
     ) -> None:
@@ -73,9 +65,19 @@ class Worker:
         self._settings = settings
         self._resources: dict[Any, Any] = dict(replaced or {})
         self._open = AsyncExitStack()
+        executing = Executing()
+        self._open.push_async_callback(executing.close)
         self._watch = Watch(bus)
         self._handling = Handling(
-            Services(self._watch, run_command, self._resources, settings, agent.name, instrument)
+            Services(
+                self._watch,
+                run_command or executing,
+                self._resources,
+                settings,
+                agent.name,
+                instrument,
+                Classifier(agent.classifiers, clock),
+            )
         )
         self._receiving = Receiving(bus, clock, agent.name)
         self._announcer = Announcer(agent, bus, clock, settings, self._busy)

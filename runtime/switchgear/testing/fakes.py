@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from switchgear.agent.context import Context
+    from switchgear.bus.port import Blobs
     from switchgear.contract.capability import AnyCapability
-    from switchgear.steps.spec import StepSpec
+    from switchgear.steps.executor import Asked
 
 _SLOTS = 1000
 """Tasks that a fake capability runs at a time: it must never be what a test waits for."""
@@ -110,11 +111,12 @@ class Runs:
         self._fakes[key] = (stdout, exit_code, stderr)
 
     async def __call__(
-        self, key: str, spec: StepSpec, on_line: Callable[[str, str], None] | None = None
+        self, asked: Asked, on_line: Callable[[str, str], None], blobs: Blobs
     ) -> RunResult:
         """Run the step. Raises StepFailed for an unexpected exit code, as the real runner does."""
+        key, spec = asked.key, asked.spec
         if key not in self._fakes:
-            return await runner.run(spec, key=key, on_line=on_line)
+            return await runner.run(spec, key=key, on_line=on_line, blobs=blobs)
         stdout, exit_code, stderr = self._fakes[key]
         if exit_code in spec.exit_codes:
             return RunResult(

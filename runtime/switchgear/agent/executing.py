@@ -1,0 +1,47 @@
+"""How this agent's steps are run: one runner with its executors, made when the first step asks for it.
+
+Above: `worker`, which closes it. Below: `steps.runner`. What else has a say is composed here: breakers (the guard)
+and rollout (the plan).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from switchgear.agent.run import OnLine
+    from switchgear.bus.port import Blobs
+    from switchgear.steps.executor import Asked
+    from switchgear.steps.result import RunResult
+    from switchgear.steps.runner import Runner
+
+
+class Executing:
+    """The `RunCommand` of a worker."""
+
+    def __init__(self, make: Callable[[], Runner] | None = None) -> None:
+        """`make`: how to make the runner; None: from this process's settings."""
+        self._make = make or composed
+        self._runner: Runner | None = None
+
+    async def __call__(self, asked: Asked, on_line: OnLine, blobs: Blobs) -> RunResult:
+        """Run the step. Raises StepFailed, ConfigError for settings that cannot be used."""
+        if self._runner is None:
+            self._runner = self._make()
+        return await self._runner.run(asked, on_line=on_line, blobs=blobs)
+
+    async def close(self) -> None:
+        """Let go of what the executors hold."""
+        if self._runner is not None:
+            await self._runner.close()
+
+
+def composed() -> Runner:
+    """A runner as the environment configures it. Imported here: an agent without commands never pays for it."""
+    from switchgear.steps.executors.process import ProcessExecutor
+    from switchgear.steps.runner import Runner
+    from switchgear.steps.settings import StepSettings
+
+    return Runner([ProcessExecutor(StepSettings.load(os.environ))])
