@@ -6,7 +6,8 @@ SG16 embedded server. The same code stands in exceptions, ledger entries, CLI ou
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from typing import ClassVar, Literal, NamedTuple
 
 Disposition = Literal["final", "retry", "unknown"]
 
@@ -259,6 +260,10 @@ class StepFailed(SwitchgearError):
         stdout: str = "",
         stderr: str = "",
         error_class: str = "step",
+        outcome_known: bool = True,
+        dependency: str = "",
+        idempotent: bool = False,
+        retry_after: float | None = None,
         why: str = "",
         fix: str = "",
     ) -> None:
@@ -268,6 +273,14 @@ class StepFailed(SwitchgearError):
         self.stdout = stdout
         self.stderr = stderr
         self.error_class = error_class
+        self.outcome_known = outcome_known
+        """False where its work may have taken effect all the same."""
+        self.dependency = dependency
+        """What failed below it, such as `dagger` or `registry:docker.io`; empty for the step itself."""
+        self.idempotent = idempotent
+        """Whether it may be done twice, and so repeated where its outcome is unknown."""
+        self.retry_after = retry_after
+        """Seconds that the failed side asks to wait; None where it does not say."""
 
 
 class DuplicateKey(SwitchgearError):
@@ -314,6 +327,72 @@ class InvalidInput(SwitchgearError):
     def __init__(self, what: str, *, path: str = "$", why: str = "", fix: str = "") -> None:
         super().__init__(what, why=why, fix=fix)
         self.path = path
+
+
+class PipelineFault(NamedTuple):
+    """One thing that is wrong in a pipeline file, and where; prints as `file:line:column: code: …`."""
+
+    file: str
+    line: int
+    """From 1."""
+    column: int
+    """From 1, in characters."""
+    code: str
+    what: str
+    why: str = ""
+    fix: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.file}:{self.line}:{self.column}: {self.code}: {self.what}"
+        if self.why:
+            text += f" because {self.why}"
+        return f"{text}. Fix: {self.fix}" if self.fix else text
+
+
+class PipelineInvalid(SwitchgearError):
+    """A pipeline file that cannot be used; `faults` is all that is wrong, each with its place and code."""
+
+    code = "SG1530"
+    default_fix = "`switchgear pipeline check FILE` lists what is wrong"
+
+    def __init__(self, faults: Sequence[PipelineFault]) -> None:
+        files = ", ".join(dict.fromkeys(fault.file for fault in faults))
+        number = "a fault" if len(faults) == 1 else f"{len(faults)} faults"
+        super().__init__(f"{number} in {files}", why="\n".join(str(fault) for fault in faults))
+        self.faults = tuple(faults)
+        if faults:
+            self.code = faults[0].code
+
+
+class BreakerOpen(SwitchgearError):
+    """A dependency that this instance does not call for now: its breaker is open, or its places are taken.
+
+    A handler that is left by it goes back to its lane: no attempt is used, and another instance may take it.
+    """
+
+    code = "SG1520"
+    disposition = "retry"
+    default_fix = "let it be: the task goes on when the breaker closes; `switchgear breaker ls` shows why it opened"
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        dependency: str,
+        state: str = "open",
+        error_class: str = "transient",
+        retry_after: float | None = None,
+        why: str = "",
+        fix: str = "",
+    ) -> None:
+        super().__init__(what, why=why, fix=fix)
+        self.dependency = dependency
+        self.state = state
+        """`open`, `half-open` (its probes are under way), `forced-open`, or `full` (no place, no room to wait)."""
+        self.error_class = error_class
+        """Of the failures that opened it."""
+        self.retry_after = retry_after
+        """Seconds after which it may let a call through."""
 
 
 # The embedded server: codes SG16xx

@@ -19,6 +19,7 @@ from switchgear.contract.cron import Cron
 from switchgear.contract.topic import Message, Topic
 from switchgear.contract.values import Retry, retry_fault
 from switchgear.errors import UsageError
+from switchgear.resilience.classify import Own
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -82,6 +83,7 @@ class Agent:
         self.resources: list[Resource[Any]] = []
         self.listeners: list[Listener[Any]] = []
         self.responder: Responder[Any, Any] | None = None
+        self.classifiers: list[Own] = []
 
     @overload
     def capability(
@@ -195,6 +197,20 @@ class Agent:
             )
         self.responder = responder(handler)
         return handler
+
+    def classify(self, fn: Own) -> Own:
+        """Name the class of this agent's own exceptions: on `def fn(error: BaseException) -> ErrorClass | None`.
+
+        Asked before the tables, in the order of declaration, for steps and handlers; None leaves it to the next. The
+        class decides about retries; whether the outcome is known stays as the tables say. Raises UsageError.
+        """
+        if not callable(fn) or inspect.iscoroutinefunction(fn):
+            raise UsageError(
+                f"{getattr(fn, '__name__', fn)!r} cannot classify exceptions",
+                fix="write `def name(error: BaseException) -> ErrorClass | None`",
+            )
+        self.classifiers.append(fn)
+        return fn
 
     def run(self) -> None:
         """Serve until SIGTERM or Ctrl-C, with the settings of the environment and the saved context."""

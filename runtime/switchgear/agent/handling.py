@@ -169,14 +169,16 @@ class Handling:
                 raise
             return classify(RuntimeError("the handler cancelled itself"))
         except TimeoutError as error:
-            return timed_out(run.limit.seconds) if run.limit.expired else classify(error)
+            return (
+                timed_out(run.limit.seconds) if run.limit.expired else self._services.judge(error)
+            )
         except (
             Exception,
             SystemExit,
         ) as error:  # an argument parser in a step must not end the agent
             if not isinstance(error, SwitchgearError):
                 log.warning("handler.raised %s", run.attempt.subject.task, exc_info=True)
-            return classify(error)
+            return self._services.judge(error)
 
     async def _input(self, attempt: Attempt, declared: Declared[Any, Any]) -> Any:
         dispatched = attempt.dispatched

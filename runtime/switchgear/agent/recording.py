@@ -10,6 +10,7 @@ from typing import Any, Literal, NoReturn
 import msgspec
 
 from switchgear.agent.attempt import Attempt, CancelledMeanwhile, Common, Lost, Suspended
+from switchgear.agent.classifying import Judge
 from switchgear.contract import codec, entries
 from switchgear.contract.values import Awaited, Failure
 from switchgear.errors import DuplicateKey, NotRecordable, StepChanged, SwitchgearError
@@ -29,8 +30,10 @@ NOTHING = Payload(NULL)
 class Recording:
     """By key, the recorded ends of one task, as one run of its handler sees and extends them."""
 
-    def __init__(self, attempt: Attempt) -> None:
+    def __init__(self, attempt: Attempt, judge: Judge = classify) -> None:
+        """`judge` says what the failures that are recorded mean."""
         self._attempt = attempt
+        self._judge = judge
         self._taken: set[str] = set()
         self.records = recording.NOTHING
 
@@ -125,7 +128,7 @@ class Recording:
         still: Callable[[History], bool] | None = None,
     ) -> bool:
         """Record a failure, which later runs raise again until the next retry. `still` as for `Attempt.append`."""
-        failure = classify(error, step=key)
+        failure = self._judge(error, step=key)
         carried = await payload.store(self._attempt.bus.blobs, replay.details(error))
         return await self.append(
             lambda common: entries.Checkpoint(

@@ -13,10 +13,12 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar, get_type_hints
 
 import msgspec
 
+from switchgear.agent.classifying import Judge
 from switchgear.contract import codec
-from switchgear.contract.values import Retry
+from switchgear.contract.values import Failure, Retry
 from switchgear.errors import NotRecordable, StepFailed, SwitchgearError
 from switchgear.resilience.backoff import delay
+from switchgear.resilience.classes import repeatable
 from switchgear.resilience.classify import classify
 
 P = ParamSpec("P")
@@ -38,8 +40,9 @@ def step(
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Options of a step function, on the function itself.
 
-    `retry`: repeated in place, within the attempt. `timeout` bounds each try. `idempotent`: a try that timed
-    out may be repeated, though its effect is unknown.
+    `retry`: repeated in place, within the attempt. `timeout` bounds each try. `idempotent`: twice is no harm, so a
+    try whose outcome is unknown (it timed out, its connection broke after the request) may be repeated, in place
+    and by another attempt; without it such a failure is final.
     """
 
     def mark(fn: Callable[P, R]) -> Callable[P, R]:
@@ -59,14 +62,20 @@ class Ran(NamedTuple):
 
 
 async def run_step(
-    key: str, fn: Callable[..., Any], args: Any, kwargs: Any, *, seed: str = ""
+    key: str,
+    fn: Callable[..., Any],
+    args: Any,
+    kwargs: Any,
+    *,
+    seed: str = "",
+    judge: Judge = classify,
 ) -> Ran:
     """Run a step function, repeated by its own policy; its result as the codec gives it back.
 
     Raises as `perform`, and NotRecordable for a result that cannot be stored.
     """
     kind = returned(fn)
-    value, retries = await perform(key, fn, args, kwargs, seed=seed)
+    value, retries = await perform(key, fn, args, kwargs, seed=seed, judge=judge)
     try:
         data = codec.encode(value)
         return Ran(msgspec.json.decode(data, type=kind), data, retries)
@@ -75,11 +84,18 @@ async def run_step(
 
 
 async def perform(
-    key: str, fn: Callable[..., Any], args: Any, kwargs: Any, *, seed: str = ""
+    key: str,
+    fn: Callable[..., Any],
+    args: Any,
+    kwargs: Any,
+    *,
+    seed: str = "",
+    judge: Judge = classify,
 ) -> tuple[Any, int]:
     """Call a step function, repeated by its own policy; returns what it returns, and the number of retries.
 
-    A sync function runs in a thread; `seed` sets how long it waits between tries. Raises StepFailed for what the
+    A sync function runs in a thread; `seed` sets how long it waits between tries, at least as long as the failed side
+    asks; `judge` says what its exceptions mean. Raises StepFailed for what the
     function raised.
     """
     options: StepOptions = getattr(fn, _OPTIONS, StepOptions())
@@ -94,21 +110,40 @@ async def perform(
             SystemExit,
         ) as error:  # the latter would end the loop from a gather's task
             failures += 1
-            failure = classify(error, step=key)
-            known = options.idempotent or not isinstance(error, TimeoutError)
+            failure = judge(error, step=key)
             policy = options.retry.of(failure.error_class)
-            again = failure.retryable and known and failure.error_class in policy.on
-            if not again or failures >= policy.max_attempts:
+            pause = _pause(policy, failure, failures, f"{seed}/{failures}")
+            again = repeatable(failure, idempotent=options.idempotent) and pause is not None
+            if not again or failure.error_class not in policy.on or failures >= policy.max_attempts:
                 if isinstance(error, SwitchgearError):
                     raise
-                raise StepFailed(
-                    f"step {key} failed: {failure.message}",
-                    key=key,
-                    error_class=failure.error_class,
-                ) from error
-        # jitter, not a secret: tasks differ, and a test of one task is repeatable
-        drawn = random.Random(f"{seed}/{failures}").random()  # noqa: S311
-        await asyncio.sleep(delay(policy, failures, drawn).total_seconds())
+                raise _failed(key, failure, idempotent=options.idempotent) from error
+        await asyncio.sleep(pause or 0.0)
+
+
+def _pause(policy: Retry, failure: Failure, failures: int, seed: str) -> float | None:
+    """Seconds until the next try, as the failed side asks; None for longer than the policy lets a step wait."""
+    asked = failure.retry_after or 0.0
+    if asked > policy.max_delay.total_seconds():
+        return None  # the next attempt waits for it, and holds no slot meanwhile
+    # jitter, not a secret: tasks differ, and a test of one task is repeatable
+    drawn = random.Random(seed).random()  # noqa: S311
+    return max(delay(policy, failures, drawn).total_seconds(), asked)
+
+
+def _failed(key: str, failure: Failure, *, idempotent: bool) -> StepFailed:
+    """A step's failure as its handler meets it, with all that is known of it."""
+    return StepFailed(
+        f"step {key} failed: {failure.message}",
+        key=key,
+        error_class=failure.error_class,
+        outcome_known=failure.outcome_known,
+        dependency=failure.dependency,
+        idempotent=idempotent,
+        retry_after=failure.retry_after,
+        why=failure.why,
+        fix=failure.fix,
+    )
 
 
 async def _once(fn: Callable[..., Any], args: Any, kwargs: Any, timeout: timedelta | None) -> Any:

@@ -15,6 +15,8 @@ _DRAWS = 2**32
 
 def why_final(error: Failure, retry: Retry, failures: int) -> str:
     """Why a failed attempt is not followed by another; empty when it is."""
+    if not error.retryable and not error.outcome_known:
+        return "its outcome is unknown, and what failed is not idempotent"
     if not error.retryable:
         return f"{error.error_class} failures of this kind are final"
     if error.error_class not in retry.on:

@@ -108,7 +108,7 @@ def verdict(error: BaseException, now: datetime | None = None) -> Verdict:
     cause, depth = error.__cause__, 0
     while found is None and cause is not None and depth < _CAUSES:
         # who wraps an error of a library in one of their own has not changed what happened
-        found = _of_foreign(cause, now)
+        found = _of_cause(cause, now)
         cause, depth = cause.__cause__, depth + 1
     return found or _UNKNOWN
 
@@ -227,6 +227,13 @@ def _of_ours(error: SwitchgearError) -> Verdict:
     return (
         Verdict("transient") if error.disposition == "retry" else Verdict("step", retryable=False)
     )
+
+
+def _of_cause(cause: BaseException, now: datetime | None) -> Verdict | None:
+    """What the cause of an exception that no table knows means for it; that an outcome is unknown is never lost."""
+    if isinstance(cause, StepFailed) and not cause.outcome_known:
+        return _of_ours(cause)
+    return _of_foreign(cause, now)
 
 
 def _of_foreign(error: BaseException, now: datetime | None) -> Verdict | None:

@@ -21,7 +21,7 @@ _FULL = Verdict(
     "resource", dependency=NATS, fix="give the stream, or the server's store, more room"
 )
 
-_BY_TYPE: dict[str, Verdict] = {
+BY_TYPE: dict[str, Verdict] = {
     "NoRespondersError": _DOWN,
     "NoServersError": _DOWN,
     "NoStreamResponseError": _DOWN,
@@ -90,7 +90,7 @@ def nats_verdict(error: BaseException) -> Verdict | None:
     if code in _REFUSED_CODES:
         return _ABSENT
     for kind in type(error).__mro__:
-        found = _BY_TYPE.get(kind.__name__) if kind.__module__.startswith("nats.") else None
+        found = BY_TYPE.get(kind.__name__) if kind.__module__.startswith("nats.") else None
         if found is not None:
             return found
     return _BY_STATUS.get(getattr(error, "code", None) or 0, _DOWN)

@@ -69,6 +69,9 @@ def _expected(kind: type[SwitchgearError], failure: Failure) -> dict[str, Any]:
         "path": failure.path,
         "cause_code": failure.code,
         "stderr": failure.last_words,
+        "outcome_known": failure.outcome_known,
+        "idempotent": failure.retryable and not failure.outcome_known,
+        "dependency": failure.dependency,
     }
     parameters = inspect.signature(kind.__init__).parameters.values()
     return {
