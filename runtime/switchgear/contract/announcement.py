@@ -71,6 +71,35 @@ class Running(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Ack subject of the delivery that it holds: lets a coordinator hand it on after a crash."""
 
 
+class BreakerState(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One breaker of the instance, as it stands. Breakers are local: other instances have their own."""
+
+    dependency: str
+    """What it guards, such as `dagger` or `registry:docker.io`."""
+    state: Literal["closed", "open", "half-open", "forced-open", "disabled"]
+    since: Time
+    until: Time | None = None
+    """When an open one lets probes through."""
+    failure_rate: float = 0.0
+    """Share of the window's calls that failed, 0 to 1."""
+    slow_rate: float = 0.0
+    """Share of the window's calls that were slow."""
+    calls: int = 0
+    """Calls in the window; of a half-open one its probes so far."""
+    opened: int = 0
+    """How often it opened by itself since the instance started."""
+    why: Text = ""
+    """Why it is in this state."""
+    forced_by: str = ""
+    """Who holds it in its state; empty for nobody."""
+    forced_at: Time | None = None
+    forced_why: Text = ""
+    busy: int = 0
+    """Calls that go on now."""
+    waiting: int = 0
+    """Calls that wait for a place."""
+
+
 class Announcement(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Published on start, on change and every 10 s, with a TTL of 30 s; deleted on leaving (rule 15)."""
 
@@ -93,3 +122,5 @@ class Announcement(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Process id on that host."""
     sdk: str = ""
     """Name and version of the library that announces."""
+    breakers: tuple[BreakerState, ...] = ()
+    """Those that are not closed come first; at most 64."""
