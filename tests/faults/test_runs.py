@@ -1,6 +1,6 @@
 """Seeded schedules of faults over meshes of real processes: the checkers find nothing in the whole ledger.
 
-`python -m tests.faults.runs` runs more of them, and longer ones.
+One pair, to see that they run at all: `make faults` runs more of them, and longer ones.
 """
 
 from __future__ import annotations
@@ -16,20 +16,16 @@ pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.slow]
 
 SECONDS = 4.0
 """Of faults in each schedule."""
-PAIRS = (1, 3, 5, 9)
-"""The first seeds of the pairs that run at the same time.
-
-Seed 7 fills the disk: nats-server 2.15.1 then takes back entries that could already be read, and the checkers say so.
-"""
+SEEDS = (7, 8)
+"""Run at the same time. Seed 7 fills the disk."""
 
 
 @pytest.mark.timeout(240)  # a busy machine starts processes slowly
-@pytest.mark.parametrize("first", PAIRS)
 async def test_nothing_is_violated_whatever_happens_to_the_processes(
-    tmp_path: Path, nats_binary: Path, capsys: pytest.CaptureFixture[str], first: int
+    tmp_path: Path, nats_binary: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every task ends as it may, once, whoever is killed, frozen, cut off or set back."""
-    results = await many((first, first + 1), SECONDS, tmp_path)
+    results = await many(SEEDS, SECONDS, tmp_path)
     show(capsys, summary(results))
     assert not [f"seed {one.seed}: {told}" for one in results for told in one.violations]
     assert all(one.tasks and one.executions for one in results)

@@ -346,9 +346,24 @@ def _executions_are_bounded(ledger: Ledger, recording: Recording) -> Iterator[st
         if not recording.injected and not history.failures and not history.cancelling:
             allowed = 1 + planned.get(key, 0)
         # a broker that forgets its counts hands a task over again that its holder never wrote about
+        allowed += _outages(history, executions, recording)
         allowed += recording.faults.get("server restarts", 0) + recording.faults.get("lane lost", 0)
         if len(executions) > allowed:
             yield f"{task}: {key} ran {len(executions)} times, {allowed} are allowed"
+
+
+def _outages(history: History, executions: list[Execution], recording: Recording) -> int:
+    """How many restarts can have handed a step's task over again: those between its hold and its last execution.
+
+    Its first execution may begin after the restart, with what was delivered before.
+    """
+    holds = {one.fence for one in executions}
+    given = min(
+        (one.stored.time.timestamp() for one in history.valid if one.stored.sequence in holds),
+        default=0.0,
+    )
+    last = max(one.at for one in executions)
+    return sum(given < one.ended and one.began < last for one in recording.outages)
 
 
 def _planned(programs: Iterable[Program]) -> dict[str, int]:

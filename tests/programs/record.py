@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
@@ -43,6 +43,13 @@ class Seen(Struct, frozen=True):
     value: int | None = None
 
 
+class Outage(NamedTuple):
+    """A server was killed and started again; seconds since 1970, by the true clock."""
+
+    began: float
+    ended: float
+
+
 @dataclass
 class Recording:
     """One run of a mesh."""
@@ -52,6 +59,8 @@ class Recording:
     seen: list[Seen] = field(default_factory=list[Seen])
     faults: dict[str, int] = field(default_factory=dict[str, int])
     """Kind -> how often it was injected."""
+    outages: list[Outage] = field(default_factory=list[Outage])
+    """Of real servers; the simulation counts its restarts among the faults."""
 
     def fault(self, kind: str) -> None:
         """Count an injected fault."""

@@ -66,7 +66,7 @@ class Clients:
         self._signalling: asyncio.Task[None] | None = None
         self._stopped = False
         self._sent: Counter[str] = Counter()
-        self._looked = 0
+        self._looked: set[tuple[int, int]] = set()
 
     async def start(self) -> None:
         """Connect, and begin to signal."""
@@ -137,9 +137,11 @@ class Clients:
         """Give each task as many signals as its program waits for, early or late."""
         while not self._stopped:
             await self._reader.read()
-            fresh = [one for one in self._reader.entries if one.sequence > self._looked]
-            for stored in fresh:
-                self._looked = stored.sequence
+            for stored in self._reader.entries:
+                # by its time too: a full disk takes sequences back
+                if (stored.sequence, stored.time_ns) in self._looked:
+                    continue
+                self._looked.add((stored.sequence, stored.time_ns))
                 if stored.subject.endswith(".submitted"):
                     entry = msgspec.json.decode(stored.data, type=entries.Submitted)
                     program = msgspec.json.decode(entry.input, type=Program)

@@ -21,47 +21,62 @@ PATIENCE = 3.0
 
 
 class LedgerReader:
-    """What the stream has; `read` asks only for what is new."""
+    """What the stream has; `read` asks only for what is new, or was not there."""
 
     def __init__(self, url: str) -> None:
         """`url` is the server's own: no fault lies between."""
         self._url = url
         self._reading = asyncio.Lock()
-        self.entries: list[Stored] = []
+        self._found: dict[int, Stored] = {}
         self.last = 0
         """The stream's last sequence when it was read."""
         self.rolled_back = 0
-        """How often the stream's last sequence fell back."""
+        """How often something that had been read was gone, or was something else."""
 
-    async def read(self) -> bool:
-        """Take in what is new. False where the server cannot be asked now."""
+    @property
+    def entries(self) -> list[Stored]:
+        """Those that were there when they were read, in ledger order."""
+        return [self._found[sequence] for sequence in sorted(self._found)]
+
+    async def read(self, *, anew: bool = False) -> bool:
+        """Take in what is new; `anew`: everything. False where the server cannot be asked now."""
         async with self._reading:
             try:
                 client = await connected(self._url)
             except (OSError, Error, TimeoutError):
                 return False
             try:
-                return await self._read(client)
+                return await self._read(client, anew=anew)
             except (OSError, Error, TimeoutError):
                 return False
             finally:
                 await client.close()
 
-    async def _read(self, client: Client) -> bool:
+    async def _read(self, client: Client, *, anew: bool) -> bool:
         info = await _ask(client, f"$JS.API.STREAM.INFO.{LEDGER}", {})
         if "error" in info:
             return False
         last = int(info["state"]["last_seq"])
-        if last < self.last:
-            self.rolled_back += 1
-            self.entries.clear()
-            self.last = 0
-        for start in range(self.last + 1, last + 1, AT_ONCE):
-            sequences = range(start, min(start + AT_ONCE, last + 1))
-            found = await asyncio.gather(*(_message(client, one) for one in sequences))
-            self.entries.extend(one for one in found if one is not None)
-            self.last = sequences[-1]
+        before = self._found
+        known: dict[int, Stored] = {}
+        if not anew and await self._stands(client, last):
+            known = dict(before)
+        wanted = [one for one in range(1, last + 1) if one not in known]
+        for start in range(0, len(wanted), AT_ONCE):
+            asked = wanted[start : start + AT_ONCE]
+            found = await asyncio.gather(*(_message(client, one) for one in asked))
+            known |= {one.sequence: one for one in found if one is not None}
+        # what a full disk could not take may be read for a while, and its sequence be another's afterwards
+        self.rolled_back += any(known.get(sequence) != one for sequence, one in before.items())
+        self._found, self.last = known, last
         return True
+
+    async def _stands(self, client: Client, last: int) -> bool:
+        """Whether the newest of what was read is what it was."""
+        newest = max(self._found, default=0)
+        if not newest:
+            return True
+        return newest <= last and await _message(client, newest) == self._found[newest]
 
     def dump(self, file: Path) -> None:
         """Write all entries, one a line."""

@@ -19,6 +19,7 @@ from tests.faults.runs.service import Service
 from tests.faults.tools.clocks import FakeClock
 from tests.faults.tools.disk import SmallDisk
 from tests.faults.tools.proxy import FaultProxy
+from tests.programs.record import Outage
 
 START = 60.0
 """Seconds that the mesh may take to start."""
@@ -44,6 +45,8 @@ class ProcessMesh:
         self.services: dict[str, Service] = {}
         self.links: dict[str, FaultProxy] = {}
         self.disk: SmallDisk | None = None
+        self.outages: list[Outage] = []
+        """When the server was killed, and when it listened again."""
         self._armed = armed
         self._clocks = clocks
         self._small_disk = small_disk
@@ -115,9 +118,14 @@ class ProcessMesh:
     async def kill_server(self, away: float) -> None:
         """SIGKILL; started again after `away` seconds on the same store and port."""
         async with self._server_lock:
+            began = time.time()
             self.server.kill()
             await asyncio.sleep(away)
-            await self.server.restart()
+            await self._restart(began)
+
+    async def _restart(self, began: float) -> None:
+        await self.server.restart()
+        self.outages.append(Outage(began, time.time()))
 
     def freeze_server(self) -> bool:
         """SIGSTOP."""
@@ -140,7 +148,7 @@ class ProcessMesh:
             self.disk.relieve()
         async with self._server_lock:
             if not self.server.running:
-                await self.server.restart()
+                await self._restart(time.time())
         for link in self.links.values():
             link.heal()
         for service in self.services.values():

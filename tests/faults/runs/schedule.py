@@ -94,9 +94,10 @@ async def _run(drawn: Plan, folder: Path, result: Result) -> None:
             one.cancel()
         await asyncio.gather(*working, return_exceptions=True)
         await clients.stop()
-        if not await reader.read():
+        if not await reader.read(anew=True):
             result.violations.append("the ledger cannot be read at the end")
         note_crashes(mesh, recording)
+        recording.outages = mesh.outages
         for service in mesh.services.values():
             result.notes.extend(_notes(service.name, service.output()))
     judge(folder, result, recording, reader, clients.wrong, clock_faults=drawn.clocks)
@@ -149,7 +150,7 @@ def judge(
     result.violations.extend(wrong)
     if reader.rolled_back and recording.faults.get("disk full"):
         # What could not be written was never acknowledged, but could be read for a while.
-        recording.faults["ledger rolled back"] = reader.rolled_back
+        result.notes.append(f"the ledger was rolled back {reader.rolled_back} times")
     elif reader.rolled_back:
         result.violations.append(f"the ledger was rolled back {reader.rolled_back} times")
     result.violations.extend(violations(ledger, recording, clock_faults=clock_faults))

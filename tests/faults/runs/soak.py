@@ -51,6 +51,7 @@ async def run(seed: int, seconds: float, place: Path) -> Result:
         await asyncio.gather(*working, return_exceptions=True)
         await clients.stop()
         note_crashes(mesh, recording)
+        recording.outages = mesh.outages
     judge(folder, result, recording, reader, clients.wrong, clock_faults=False)
     result.seconds = time.monotonic() - began
     if result.violations:
