@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -12,11 +12,10 @@ from switchgear.contract.stored import Stored, expectation
 from switchgear.lifecycle import retrying
 from switchgear.lifecycle.history import History
 from switchgear.tasks.scopes import scope_of
-from tests.programs.program import Fail, Program, Step, Undo, ends, parts, total
-from tests.programs.record import Execution, Recording, Submission
+from tests.programs import executions
+from tests.programs.program import ends, total
+from tests.programs.record import Recording, Submission
 
-CLOCKS = 1.0
-"""Seconds by which a process' clock may be wrong without a fault."""
 POISON = "SG1512"
 """The code of an attempt whose holders died."""
 ENDS = frozenset({"rejected", "completed", "dead", "cancelled", "expired"})
@@ -51,6 +50,7 @@ def violations(ledger: Ledger, recording: Recording, *, clock_faults: bool = Fal
     found: list[str] = []
     found.extend(_no_honest_entry_is_void(ledger))
     found.extend(_nothing_acknowledged_is_lost(ledger, recording))
+    found.extend(_nothing_is_stuck(ledger, oversleeping(ledger) if clock_faults else frozenset()))
     found.extend(_results_never_change(ledger, recording))
     found.extend(_ends_are_expected(ledger, recording))
     found.extend(_attempts_increase(ledger))
@@ -61,11 +61,7 @@ def violations(ledger: Ledger, recording: Recording, *, clock_faults: bool = Fal
     found.extend(_children_are_found_again(ledger))
     found.extend(_signals_are_taken_once(ledger))
     found.extend(_undos_run(ledger))
-    found.extend(_nothing_from_nowhere(ledger, recording))
-    found.extend(_recorded_steps_do_not_run_again(ledger, recording))
-    found.extend(_executions_are_bounded(ledger, recording))
-    if not clock_faults:
-        found.extend(_nothing_starts_after_its_deadline(ledger, recording))
+    found.extend(executions.violations(ledger.tasks, recording, clock_faults=clock_faults))
     return found
 
 
@@ -88,10 +84,37 @@ def _nothing_acknowledged_is_lost(ledger: Ledger, recording: Recording) -> Itera
     for submission in recording.submissions:
         if submission.task not in ledger.tasks:
             yield f"lost: {submission.task} was acknowledged and is not in the ledger"
+
+
+def _nothing_is_stuck(ledger: Ledger, oversleeping: Collection[str]) -> Iterator[str]:
     for history in ledger.histories.values():
-        if history.ended is None:
+        if history.ended is None and history.task not in oversleeping:
             waits = f" ({history.waiting.reason})" if history.waiting is not None else ""
             yield f"stuck: {history.capability} {history.task} is {history.state}{waits}"
+
+
+def oversleeping(ledger: Ledger) -> set[str]:
+    """The open tasks that wait for a time which a clock far ahead has set, and those that wait for these.
+
+    A sleep lasts by the clock of the agent that begins it, so nothing is wrong with them yet.
+    """
+    found: set[str] = set()
+    tasks = ledger.tasks
+    for history in tasks.values():
+        task = history.task if history.ended is None and _is_misdated(history) else ""
+        while task and task not in found:
+            found.add(task)
+            submission = tasks[task].submitted if task in tasks else None
+            task = submission.parent.task if submission and submission.parent else ""
+    return found
+
+
+def _is_misdated(history: History) -> bool:
+    newest = history.valid[-1] if history.valid else None
+    if newest is None or not isinstance(newest.entry, entries.Waiting):
+        return False
+    by_agent = [newest.entry.time, *(wait.begun for wait in newest.entry.waits)]
+    return max(by_agent) - newest.stored.time > timedelta(seconds=executions.CLOCKS)
 
 
 def _results_never_change(ledger: Ledger, recording: Recording) -> Iterator[str]:
@@ -192,7 +215,7 @@ def _retries_wait(ledger: Ledger) -> Iterator[str]:
 def _early(history: History, waiting: entries.Waiting, stored: Stored) -> Iterator[str]:
     only = len(waiting.waits) < 2 and waiting.reason in ("retry", "start", "timer")
     until = waiting.until if only else None
-    if until is not None and until - stored.time > timedelta(seconds=CLOCKS):
+    if until is not None and until - stored.time > timedelta(seconds=executions.CLOCKS):
         yield f"{history.task}: dispatched at {stored.time}, before {waiting.until}"
 
 
@@ -206,7 +229,7 @@ def _after_failure(
     if retrying.why_final(failure.error, entry.retry, failure.status.failures):
         yield f"{history.task}: attempt {entry.attempt} follows a final failure"
     pause = retrying.pause(failure.error, entry.retry, history.task, failure.status.failures)
-    if stored.time - failed.time < pause - timedelta(seconds=CLOCKS):
+    if stored.time - failed.time < pause - timedelta(seconds=executions.CLOCKS):
         yield f"{history.task}: attempt {entry.attempt} came after {stored.time - failed.time}"
 
 
@@ -303,88 +326,3 @@ def _undos_run(ledger: Ledger) -> Iterator[str]:
         hold = getattr(history.end, "hold", 0)
         if history.ended in ("cancelled", "expired") and left and hold and not poisoned:
             yield f"{history.task} was ended by its holder with {left} undos not run"
-
-
-def _nothing_from_nowhere(ledger: Ledger, recording: Recording) -> Iterator[str]:
-    tasks = ledger.tasks
-    for execution in recording.executions:
-        if execution.task not in tasks:
-            yield f"{execution.task} was executed and never submitted"
-
-
-def _by_key(recording: Recording) -> dict[tuple[str, str, str], list[Execution]]:
-    found: dict[tuple[str, str, str], list[Execution]] = defaultdict(list)
-    for one in recording.executions:
-        found[one.task, one.what, one.key].append(one)
-    return found
-
-
-def _recorded_steps_do_not_run_again(ledger: Ledger, recording: Recording) -> Iterator[str]:
-    """A holder whose hold is younger than a recorded success has read it."""
-    executions = _by_key(recording)
-    for history in ledger.histories.values():
-        for stored, _, entry in history.valid:
-            if not isinstance(entry, entries.Checkpoint) or not entry.ok:
-                continue
-            what = {"step": "step", "undo-done": "undo"}.get(entry.kind)
-            for one in executions.get((history.task, what or "", entry.key), ()):
-                if one.fence > stored.sequence:
-                    yield f"{history.task}: {entry.key} ran again under {one.fence}"
-
-
-def _executions_are_bounded(ledger: Ledger, recording: Recording) -> Iterator[str]:
-    """One execution of each step, one more for each meant failure and each take-over or resume; one without faults."""
-    programs = {one.task: one.program for one in recording.submissions}
-    planned = _planned(programs.values())
-    tasks = ledger.tasks
-    for (task, what, key), executions in _by_key(recording).items():
-        history = tasks.get(task)
-        if what != "step" or history is None:
-            continue
-        taken = sum(isinstance(entry, entries.TakenOver) for _, _, entry in history.valid)
-        allowed = 1 + planned.get(key, 0) + history.failures + taken + (history.attempt - 1)
-        if not recording.injected and not history.failures and not history.cancelling:
-            allowed = 1 + planned.get(key, 0)
-        # a broker that forgets its counts hands a task over again that its holder never wrote about
-        allowed += _outages(history, executions, recording)
-        allowed += recording.faults.get("server restarts", 0) + recording.faults.get("lane lost", 0)
-        if len(executions) > allowed:
-            yield f"{task}: {key} ran {len(executions)} times, {allowed} are allowed"
-
-
-def _outages(history: History, executions: list[Execution], recording: Recording) -> int:
-    """How many restarts can have handed a step's task over again: those between its hold and its last execution.
-
-    Its first execution may begin after the restart, with what was delivered before.
-    """
-    holds = {one.fence for one in executions}
-    given = min(
-        (one.stored.time.timestamp() for one in history.valid if one.stored.sequence in holds),
-        default=0.0,
-    )
-    last = max(one.at for one in executions)
-    return sum(given < one.ended and one.began < last for one in recording.outages)
-
-
-def _planned(programs: Iterable[Program]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for program in programs:
-        for op in parts(program):
-            if isinstance(op, Step):
-                found[op.key] = op.fails
-            elif isinstance(op, Fail):
-                found[op.key] = min(op.times, 20)
-            elif isinstance(op, Undo):
-                found[op.key] = 0
-    return found
-
-
-def _nothing_starts_after_its_deadline(ledger: Ledger, recording: Recording) -> Iterator[str]:
-    tasks = ledger.tasks
-    for one in recording.executions:
-        history = tasks.get(one.task)
-        submission = history.submitted if history is not None else None
-        if one.what != "handler" or submission is None or submission.deadline is None:
-            continue
-        if one.at > submission.deadline.timestamp() + CLOCKS:
-            yield f"{one.task} began after its deadline"

@@ -46,3 +46,24 @@ def test_restart_before_the_hold_or_after_the_last_execution_allows_none(
     outages: list[tuple[float, float]],
 ) -> None:
     assert ran_twice(*outages) == TOO_OFTEN
+
+
+def asleep(*, ahead: float, clock_faults: bool) -> list[str]:
+    """What is said of a task that waits for a time set by a clock that was so many seconds ahead."""
+    script = Script()
+    script.add("submitted")
+    script.add("dispatched")
+    by_agent = T0 + timedelta(seconds=ahead)
+    script.add("waiting", time=by_agent, until=by_agent + timedelta(seconds=3))
+    return violations(Ledger.read(script.stored), Recording(), clock_faults=clock_faults)
+
+
+def test_wait_set_by_a_wrong_clock_is_not_stuck() -> None:
+    assert asleep(ahead=3600, clock_faults=True) == []
+
+
+@pytest.mark.parametrize(("ahead", "clock_faults"), [(3600, False), (0.5, True), (-3600, True)])
+def test_any_other_wait_that_does_not_end_is_stuck(ahead: float, clock_faults: bool) -> None:  # noqa: FBT001
+    assert [one.split(":")[0] for one in asleep(ahead=ahead, clock_faults=clock_faults)] == [
+        "stuck"
+    ]

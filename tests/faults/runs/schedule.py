@@ -17,7 +17,7 @@ from tests.faults.runs.ledger import LedgerReader
 from tests.faults.runs.mesh import ProcessMesh
 from tests.faults.runs.plan import CLIENT, Plan, Task, plan
 from tests.faults.tools import clocks, disk
-from tests.programs.invariants import Ledger, violations
+from tests.programs.invariants import Ledger, oversleeping, violations
 from tests.programs.record import Recording
 
 PATIENCE = 20.0
@@ -83,7 +83,7 @@ async def _run(drawn: Plan, folder: Path, result: Result) -> None:
         await mesh.heal()
         clients.clock.ahead *= 0
         healed = time.monotonic()
-        all_ended = await ended(working, reader)
+        all_ended = await ended(working, reader, clock_faults=drawn.clocks)
         result.healed = time.monotonic() - healed
         if not all_ended:
             waiting = sum(not one.done() for one in working)
@@ -110,22 +110,34 @@ async def _later(clients: Clients, task: Task) -> None:
     await clients.run(task)
 
 
-async def ended(working: list[asyncio.Task[None]], reader: LedgerReader) -> bool:
-    """Wait until all clients were told an end, and every task of the ledger has one; False where nothing moves."""
+async def ended(
+    working: list[asyncio.Task[None]], reader: LedgerReader, *, clock_faults: bool = False
+) -> bool:
+    """Wait until all clients were told an end, and every task of the ledger has one; False where nothing moves.
+
+    With faults of clocks some tasks may sleep for long (`oversleeping`): nobody waits for those.
+    """
     loop = asyncio.get_running_loop()
     until = loop.time() + LONGEST
     moved, last = loop.time(), 0
     while loop.time() < min(until, moved + PATIENCE):
         if await reader.read() and reader.last > last:
             moved, last = loop.time(), reader.last
-        if all(one.done() for one in working):
-            found = Ledger.read(reader.entries)
-            if all(history.ended is not None for history in found.histories.values()):
-                await asyncio.sleep(SETTLE)
-                await reader.read()
-                return True
+        found = Ledger.read(reader.entries)
+        asleep = oversleeping(found) if clock_faults else set[str]()
+        unended = {one.task for one in found.histories.values() if one.ended is None}
+        told = sum(not one.done() for one in working) <= len(asleep & roots(found))
+        if told and unended <= asleep:
+            await asyncio.sleep(SETTLE)
+            await reader.read()
+            return True
         await asyncio.sleep(LOOK)
     return False
+
+
+def roots(ledger: Ledger) -> set[str]:
+    """The tasks that clients submitted."""
+    return {one.task for one in ledger.histories.values() if one.parent is None}
 
 
 def note_crashes(mesh: ProcessMesh, recording: Recording) -> None:
