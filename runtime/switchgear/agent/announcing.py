@@ -13,11 +13,13 @@ from switchgear.agent import crash_reporter
 from switchgear.agent.schemas import offer
 from switchgear.bus import micro
 from switchgear.contract import codec, limits, subjects
-from switchgear.contract.announcement import Announcement, Running
+from switchgear.contract.announcement import Announcement, BreakerState, Running
 from switchgear.errors import SwitchgearError, UsageError
 from switchgear.loop import supervised
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from switchgear.agent.attempt import Attempt
     from switchgear.agent.declare import Agent
     from switchgear.agent.settings import WorkerSettings
@@ -41,6 +43,7 @@ class Announcer:
         clock: Clock,
         settings: WorkerSettings,
         busy: Callable[[], tuple[dict[str, int], list[Attempt]]],
+        breakers: Callable[[datetime], tuple[BreakerState, ...]],
     ) -> None:
         self.draining = False
         self._agent = agent
@@ -48,6 +51,7 @@ class Announcer:
         self._clock = clock
         self._settings = settings
         self._busy = busy
+        self._breakers = breakers
         self._offers = tuple(offer(agent, one) for one in agent.capabilities.values())
         self._started = clock.now()
         self._subject = subjects.announce(agent.name, bus.name)
@@ -72,7 +76,7 @@ class Announcer:
             )
         await self.announce()
         self._micro = await micro.serve_micro(self._bus.core, self._micro_info)
-        self._bus.on_reconnect(self._renew)
+        self._bus.on_reconnect(self.renew)
         self._loop = asyncio.create_task(
             supervised("announcements", self._keep), name="announcements"
         )
@@ -96,7 +100,8 @@ class Announcer:
         """Look soon: what runs has changed."""
         self._stirred.set()
 
-    def _renew(self) -> None:
+    def renew(self) -> None:
+        """Announce soon, whatever has changed."""
         self._due = True
         self._stirred.set()
 
@@ -159,6 +164,7 @@ class Announcer:
             busy=busy,
             draining=self.draining,
             host=platform.node(),
+            breakers=self._breakers(self._clock.now()),
             process=crash_reporter.process_id(),
             sdk=SDK,
         )

@@ -74,6 +74,9 @@ class Common(TypedDict):
 class Attempt:
     """The hold of one task by this instance, and what is appended under it."""
 
+    refused = False
+    """A breaker refused one of its steps: it may be about to be handed back."""
+
     def __init__(
         self,
         bus: Bus,
@@ -262,7 +265,7 @@ class Attempt:
                 return history
             now = await self.read()
             landed = now.landed(entry.id)
-            if landed and now.hold == landed:
+            if landed and now.hold == landed and now.ended is None:
                 self.last, self.valid, self.hold = now.last, now.last_valid, landed
                 return now
             if now.hold != history.hold or now.live_dispatch != self.delivery.stored.sequence:
@@ -339,14 +342,15 @@ class Attempt:
         )
         crashpoint.reach("agent.after-attempt-failed")
 
-    async def released(self, why: str) -> None:
-        """Hand the task back, unfinished, on purpose: no crash (rule 9)."""
+    async def released(self, why: str, dependency: str = "") -> None:
+        """Hand the task back, unfinished, on purpose: no crash (rule 9). `dependency`: whose breaker refused it."""
         await self.append(
             "released",
             lambda: entries.Released(
                 v=entries.VERSION,
-                **self.common("loose", why),
+                **self.common("loose", f"{why} {dependency}".strip()),
                 why=why,  # type: ignore[arg-type]  # callers pass literals
+                dependency=dependency,
                 started=self.started,
             ),
         )

@@ -150,7 +150,7 @@ class Children:
     def left_alone(self) -> bool:
         """Whether children outlive this run, since the next one will wait for them."""
         attempt = self._attempt
-        return attempt.handing_back or attempt.lost or attempt.suspended
+        return attempt.handing_back or attempt.lost or attempt.suspended or attempt.refused
 
     async def abandon(self, scopes: Iterable[str], reason: str) -> None:
         """Cancel these, unless the next run will wait for them."""

@@ -19,6 +19,7 @@ from switchgear.contract.cron import Cron
 from switchgear.contract.topic import Message, Topic
 from switchgear.contract.values import Retry, retry_fault
 from switchgear.errors import UsageError
+from switchgear.resilience.breaker import Breaker, breaker_fault
 from switchgear.resilience.classify import Own
 
 In = TypeVar("In")
@@ -84,6 +85,7 @@ class Agent:
         self.listeners: list[Listener[Any]] = []
         self.responder: Responder[Any, Any] | None = None
         self.classifiers: list[Own] = []
+        self.breakers: dict[str, Breaker] = {}
 
     @overload
     def capability(
@@ -182,6 +184,22 @@ class Agent:
             return handler
 
         return declare
+
+    def breaker(self, dependency: str, policy: Breaker) -> None:
+        """When calls to a dependency stop: `agent.breaker("llm", Breaker(open_for=timedelta(seconds=10)))`.
+
+        `dependency` is what steps name in `@step(breaker=...)`, or what executors call it, such as `dagger`;
+        `registry:*` stands for all of that kind, `*` for all that have no policy of their own. Raises UsageError for
+        a policy that cannot be used, or a second one.
+        """
+        fault = breaker_fault(policy)
+        if not 0 < len(dependency) <= limits.MAX_LABEL:
+            fault = f"its name has {len(dependency)} characters, not 1 to {limits.MAX_LABEL}"
+        elif dependency in self.breakers:
+            fault = "it has a policy already"
+        if fault:
+            raise UsageError(f"the breaker of {dependency!r:.200} cannot be used: {fault}")
+        self.breakers[dependency] = policy
 
     def respond(
         self, handler: Callable[[T, Message], Awaitable[R]]

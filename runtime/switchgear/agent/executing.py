@@ -7,23 +7,27 @@ and rollout (the plan).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from switchgear.agent.run import OnLine
     from switchgear.bus.port import Blobs
-    from switchgear.steps.executor import Asked
-    from switchgear.steps.result import RunResult
+    from switchgear.steps.executor import Asked, Guard
+    from switchgear.steps.guard import Guards
+    from switchgear.steps.result import Outcome, RunResult
     from switchgear.steps.runner import Runner
 
 
 class Executing:
     """The `RunCommand` of a worker."""
 
-    def __init__(self, make: Callable[[], Runner] | None = None) -> None:
-        """`make`: how to make the runner; None: from this process's settings."""
-        self._make = make or composed
+    def __init__(
+        self, make: Callable[[], Runner] | None = None, guards: Guards | None = None
+    ) -> None:
+        """`make`: how to make the runner; None: from this process's settings, its executors behind `guards`."""
+        self._make = make or partial(composed, guards)
         self._runner: Runner | None = None
 
     async def __call__(self, asked: Asked, on_line: OnLine, blobs: Blobs) -> RunResult:
@@ -38,10 +42,24 @@ class Executing:
             await self._runner.close()
 
 
-def composed() -> Runner:
+def composed(guards: Guards | None = None) -> Runner:
     """A runner as the environment configures it. Imported here: an agent without commands never pays for it."""
     from switchgear.steps.executors.process import ProcessExecutor
     from switchgear.steps.runner import Runner
     from switchgear.steps.settings import StepSettings
 
-    return Runner([ProcessExecutor(StepSettings.load(os.environ))])
+    return Runner([ProcessExecutor(StepSettings.load(os.environ))], guard=_guard(guards))
+
+
+def _guard(guards: Guards | None) -> Guard | None:
+    """What asks the instance's breakers around each execution."""
+    if guards is None:
+        return None
+
+    async def guard(
+        asked: Asked, dependencies: tuple[str, ...], execute: Callable[[], Awaitable[Outcome]]
+    ) -> Outcome:
+        del asked
+        return await guards.around(dependencies, execute)
+
+    return guard

@@ -19,6 +19,11 @@ from switchgear.errors import NotFound, SwitchgearError
 
 log = logging.getLogger(__name__)
 
+
+def _any_number() -> int | None:
+    return None
+
+
 LOOK_AGAIN = 47.0
 """Seconds after which an idle feeder makes sure that its lanes still exist; out of step with the lease."""
 LONGEST_PAUSE = 2.0
@@ -45,10 +50,15 @@ class Feeder:
         settings: WorkerSettings,
         *,
         start: Callable[[Delivery], None],
-        give_back: Callable[[Delivery], Coroutine[Any, Any, None]],
+        give_back: Callable[[Delivery, str], Coroutine[Any, Any, None]],
         ensure: Callable[[], Coroutine[Any, Any, None]],
+        room: Callable[[], int | None] = _any_number,
     ) -> None:
-        """`start` begins a delivery, which takes a slot until `freed`; `ensure` makes missing lanes exist."""
+        """`start` begins a delivery, which takes a slot until `freed`; `ensure` makes missing lanes exist.
+
+        `room`: how many may begin beside what runs, whatever slots there are; whoever sets a limit calls `look` when
+        it has changed.
+        """
         self.running = 0
         self._work = work
         self._lanes = lanes
@@ -57,6 +67,8 @@ class Feeder:
         self._start = start
         self._give_back = give_back
         self._ensure = ensure
+        self._room = room
+        self._ending = asyncio.Lock()
         self._beyond: deque[Delivery] = deque()
         self._pulls: dict[str, Pulls] = {}
         self._credit: dict[str, _Credit] = {}
@@ -67,8 +79,9 @@ class Feeder:
 
     @property
     def free(self) -> int:
-        """Slots that nothing occupies or waits for."""
-        return self._slots - self.running - len(self._beyond)
+        """Slots that nothing occupies or waits for, and that may be filled."""
+        slots, room = self._slots - self.running, self._room()
+        return (slots if room is None else min(slots, room)) - len(self._beyond)
 
     async def serve(self) -> None:
         """Feed until `stop`."""
@@ -92,31 +105,41 @@ class Feeder:
         """Ask for nothing more, and hand back what has not begun."""
         self._stopping = True
         self._changed.set()
-        await self._end_pulls()
+        await self.end_pulls()
         if self._serving is not None:
             # a fetch under way may still bring deliveries
             await asyncio.wait({self._serving}, timeout=1)
         while self._beyond:
-            await self._give_back(self._beyond.popleft())
+            await self._give_back(self._beyond.popleft(), "no-slot")
         if self._returning:
             await asyncio.gather(*self._returning, return_exceptions=True)
 
     def freed(self) -> None:
         """A running delivery has left its slot."""
         self.running -= 1
-        if self._beyond and not self._stopping:
+        if self._beyond and not self._stopping and self._may_begin():
             self._begin(self._beyond.popleft())
         if (
             not self._pulls
         ):  # standing pulls are topped up as they are used: one more slot changes nothing
             self._changed.set()
 
+    def look(self) -> None:
+        """Look again at how many may begin."""
+        while self._beyond and not self._stopping and self._may_begin():
+            self._begin(self._beyond.popleft())
+        self._changed.set()
+
+    def _may_begin(self) -> bool:
+        room = self._room()
+        return self.running < self._slots and (room is None or room > 0)
+
     def _begin(self, delivery: Delivery) -> None:
         self.running += 1
         self._start(delivery)
 
     def _arrived(self, delivery: Delivery) -> None:
-        if self.running < self._slots and not self._stopping:
+        if self._may_begin() and not self._stopping:
             self._begin(delivery)
         else:
             self._beyond.append(delivery)
@@ -127,13 +150,14 @@ class Feeder:
         """Hand a delivery back that no slot was free for; waiting pulls have ended by now."""
         if delivery in self._beyond and not self._stopping:
             self._beyond.remove(delivery)
-            task = asyncio.create_task(self._give_back(delivery))
+            why = "breaker" if self._room() == 0 else "no-slot"
+            task = asyncio.create_task(self._give_back(delivery, why))
             self._returning.add(task)
             task.add_done_callback(self._returning.discard)
             self._changed.set()
 
     async def _until_freed(self) -> None:
-        await self._end_pulls()
+        await self.end_pulls()
         while self.free <= 0 and not self._stopping:
             self._changed.clear()
             await self._changed.wait()
@@ -172,7 +196,7 @@ class Feeder:
         except TimeoutError:
             pass
         finally:
-            await self._end_pulls()
+            await self.end_pulls()
 
     def _top_up(self) -> None:
         share = -(-self.free // len(self._lanes))
@@ -191,8 +215,10 @@ class Feeder:
         if credit.left <= 0 or self.free <= 0:
             self._changed.set()
 
-    async def _end_pulls(self) -> None:
-        pulls, self._pulls = list(self._pulls.values()), {}
-        self._credit.clear()
-        for one in pulls:
-            await one.end()
+    async def end_pulls(self) -> None:
+        """End the waiting pulls. Returns when nothing more can arrive from them, whoever else is ending them."""
+        async with self._ending:
+            pulls, self._pulls = list(self._pulls.values()), {}
+            self._credit.clear()
+            for one in pulls:
+                await one.end()

@@ -17,7 +17,7 @@ from switchgear.agent.reports import REPORTS
 from switchgear.agent.run import Run, Services
 from switchgear.contract import codec, limits
 from switchgear.contract.values import Failure
-from switchgear.errors import InvalidInput, SwitchgearError, UsageError
+from switchgear.errors import BreakerOpen, InvalidInput, SwitchgearError, UsageError
 from switchgear.resilience.classify import classify, stalled, timed_out, unfit_output
 from switchgear.tasks import payload
 
@@ -33,7 +33,8 @@ class Handling:
     async def handle(self, attempt: Attempt, declared: Declared[Any, Any]) -> None:
         """Run the handler, or the undos that are due instead, and append what came of it.
 
-        Returns when the delivery may be acked. Raises Lost; CancelledError only when told to stop.
+        Returns when the delivery may be acked. Raises Lost; CancelledError only when told to stop; BreakerOpen where
+        the handler was left by it, to be handed back.
         """
         run = Run(attempt, self._services, declared=declared.calls, timeout=declared.timeout)
         REPORTS.set(run.reports)
@@ -73,7 +74,7 @@ class Handling:
             await self._settle(run, declared, output)
 
     async def _settle(
-        self, run: Run, declared: Declared[Any, Any], output: bytes | Failure
+        self, run: Run, declared: Declared[Any, Any], output: bytes | Failure | BreakerOpen
     ) -> None:
         """Append what came of a handler that has left."""
         attempt = run.attempt
@@ -82,10 +83,12 @@ class Handling:
         if attempt.cancel_reason is not None:
             # also where the handler swallowed the cancel: any other end would be void by now
             await self._cancelled(run)
-        elif not isinstance(output, Failure):
+        elif isinstance(output, bytes):
             await self._complete(run, declared, output)
         elif attempt.handing_back:
             raise asyncio.CancelledError  # what a handler raises while it is stopped is no failure
+        elif isinstance(output, BreakerOpen):
+            raise output
         else:
             await self._fail(run, output)
 
@@ -155,7 +158,9 @@ class Handling:
 
     # the handler
 
-    async def _output(self, run: Run, declared: Declared[Any, Any]) -> bytes | Failure:
+    async def _output(
+        self, run: Run, declared: Declared[Any, Any]
+    ) -> bytes | Failure | BreakerOpen:
         """The handler's output as JSON, or why there is none."""
         try:
             value = await self._input(run.attempt, declared)
@@ -176,6 +181,9 @@ class Handling:
             Exception,
             SystemExit,
         ) as error:  # an argument parser in a step must not end the agent
+            refused = _refusal(error)
+            if refused is not None:
+                return refused
             if not isinstance(error, SwitchgearError):
                 log.warning("handler.raised %s", run.attempt.subject.task, exc_info=True)
             return self._services.judge(error)
@@ -202,6 +210,17 @@ class Handling:
         except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
             return unfit_output(declared.name, error)
         return data
+
+
+def _refusal(error: BaseException) -> BreakerOpen | None:
+    """The breaker that refused a handler to go on, also where several refused its parts; None for another failure."""
+    if isinstance(error, BreakerOpen):
+        return error
+    if not isinstance(error, BaseExceptionGroup):
+        return None
+    members: tuple[BaseException, ...] = error.exceptions  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    refusals = [_refusal(one) for one in members]
+    return refusals[0] if all(refusals) else None
 
 
 async def left(running: asyncio.Task[Any], within: float) -> bool:

@@ -74,7 +74,7 @@ class Receiving:
             return None
         return attempt
 
-    async def give_back(self, delivery: Delivery) -> None:
+    async def give_back(self, delivery: Delivery, why: str = "no-slot") -> None:
         """Hand back a delivery that has not begun: `released` first, so that it counts as no crash (rule 9)."""
         attempt = self._attempt(delivery)
         if attempt is None:
@@ -89,7 +89,7 @@ class Receiving:
             if history.position == "held" and history.holder in (None, self._bus.name):
                 attempt.hold = history.hold
                 attempt.last, attempt.valid = history.last, history.last_valid
-                await attempt.released("no-slot")
+                await attempt.released(why)
             delivery.nak()
 
     def _attempt(self, delivery: Delivery) -> Attempt | None:

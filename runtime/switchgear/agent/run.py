@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from switchgear.bus.port import Blobs
     from switchgear.contract.values import Awaited
     from switchgear.steps.executor import Asked
+    from switchgear.steps.guard import Guards
     from switchgear.steps.result import RunResult
     from switchgear.tasks.watch import Watch
 
@@ -52,6 +53,8 @@ class Services(NamedTuple):
     principal: str
     instrument: Instrument = as_it_is
     judge: Judge = classify
+    guards: Guards | None = None
+    """The instance's breakers; None: no step asks one."""
 
 
 class Run:

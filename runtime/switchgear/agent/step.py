@@ -7,19 +7,22 @@ import inspect
 import random
 from collections.abc import Callable
 from datetime import timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import PurePath
-from typing import Any, NamedTuple, ParamSpec, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, get_type_hints
 
 import msgspec
 
 from switchgear.agent.classifying import Judge
 from switchgear.contract import codec
 from switchgear.contract.values import Failure, Retry
-from switchgear.errors import NotRecordable, StepFailed, SwitchgearError
+from switchgear.errors import BreakerOpen, NotRecordable, StepFailed, SwitchgearError
 from switchgear.resilience.backoff import delay
 from switchgear.resilience.classes import repeatable
 from switchgear.resilience.classify import classify
+
+if TYPE_CHECKING:
+    from switchgear.steps.guard import Guards
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,20 +36,26 @@ class StepOptions(NamedTuple):
     retry: Retry = ONCE
     timeout: timedelta | None = None
     idempotent: bool = False
+    breaker: str | None = None
 
 
 def step(
-    *, retry: Retry = ONCE, timeout: timedelta | None = None, idempotent: bool = False
+    *,
+    retry: Retry = ONCE,
+    timeout: timedelta | None = None,
+    idempotent: bool = False,
+    breaker: str | None = None,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Options of a step function, on the function itself.
 
     `retry`: repeated in place, within the attempt. `timeout` bounds each try. `idempotent`: twice is no harm, so a
     try whose outcome is unknown (it timed out, its connection broke after the request) may be repeated, in place
-    and by another attempt; without it such a failure is final.
+    and by another attempt; without it such a failure is final. `breaker`: the dependency that it calls, such as
+    "llm"; while this instance's breaker of it is open, tries are refused with BreakerOpen.
     """
 
     def mark(fn: Callable[P, R]) -> Callable[P, R]:
-        setattr(fn, _OPTIONS, StepOptions(retry, timeout, idempotent))
+        setattr(fn, _OPTIONS, StepOptions(retry, timeout, idempotent, breaker))
         return fn
 
     return mark
@@ -69,13 +78,14 @@ async def run_step(
     *,
     seed: str = "",
     judge: Judge = classify,
+    guards: Guards | None = None,
 ) -> Ran:
     """Run a step function, repeated by its own policy; its result as the codec gives it back.
 
     Raises as `perform`, and NotRecordable for a result that cannot be stored.
     """
     kind = returned(fn)
-    value, retries = await perform(key, fn, args, kwargs, seed=seed, judge=judge)
+    value, retries = await perform(key, fn, args, kwargs, seed=seed, judge=judge, guards=guards)
     try:
         data = codec.encode(value)
         return Ran(msgspec.json.decode(data, type=kind), data, retries)
@@ -91,19 +101,23 @@ async def perform(
     *,
     seed: str = "",
     judge: Judge = classify,
+    guards: Guards | None = None,
 ) -> tuple[Any, int]:
     """Call a step function, repeated by its own policy; returns what it returns, and the number of retries.
 
     A sync function runs in a thread; `seed` sets how long it waits between tries, at least as long as the failed side
-    asks; `judge` says what its exceptions mean. Raises StepFailed for what the
-    function raised.
+    asks; `judge` says what its exceptions mean. Without `guards` no breaker is asked. Raises StepFailed for what the
+    function raised, BreakerOpen where a try is refused.
     """
     options: StepOptions = getattr(fn, _OPTIONS, StepOptions())
     failures = 0
     while True:
         try:
-            return await _once(fn, args, kwargs, options.timeout), failures
-        except asyncio.CancelledError:
+            if guards is None or options.breaker is None:
+                return await _once(fn, args, kwargs, options.timeout), failures
+            async with guards.guard(options.breaker, partial(judge, step=key)):
+                return await _once(fn, args, kwargs, options.timeout), failures
+        except (asyncio.CancelledError, BreakerOpen):
             raise
         except (
             Exception,

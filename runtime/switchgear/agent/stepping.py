@@ -11,7 +11,7 @@ from switchgear.agent.chunks import STEP
 from switchgear.agent.digests import of_arguments, of_values
 from switchgear.agent.step import returned, run_step
 from switchgear.contract import codec
-from switchgear.errors import NotRecordable, StepChanged, SwitchgearError, UsageError
+from switchgear.errors import BreakerOpen, NotRecordable, StepChanged, SwitchgearError, UsageError
 from switchgear.tasks import payload
 
 if TYPE_CHECKING:
@@ -38,8 +38,9 @@ async def step(run: Run, key: str, fn: Callable[..., Any], args: Any, kwargs: An
         token = STEP.set(key)
         try:
             body = run.services.instrument(run.task.id, key, fn)
+            seed, services = f"{run.task.id}/{key}", run.services
             ran = await run_step(
-                key, body, args, kwargs, seed=f"{run.task.id}/{key}", judge=run.services.judge
+                key, body, args, kwargs, seed=seed, judge=services.judge, guards=services.guards
             )
         except SwitchgearError as error:
             await _failed(run, key, "step", digest, error, began)
@@ -89,5 +90,8 @@ async def _failed(
     """Record the failure; a mistake of the code is none of the step's, and may be mended before the next run."""
     if isinstance(error, NotRecordable | StepChanged | UsageError):
         return
+    if isinstance(error, BreakerOpen):
+        run.attempt.refused = True
+        return  # nothing was done: the next run asks again
     took = run.attempt.clock.now() - began
     await run.recording.failed(key, kind, digest, error, duration=took)

@@ -13,6 +13,7 @@ from typing import Any
 from switchgear import crashpoint
 from switchgear.agent.announcing import Announcer
 from switchgear.agent.attempt import Attempt, Lost
+from switchgear.agent.breaking import Breaking, Try
 from switchgear.agent.classifying import Classifier
 from switchgear.agent.declare import Agent, Declared
 from switchgear.agent.executing import Executing
@@ -29,8 +30,9 @@ from switchgear.bus.port import Bus, Delivery, Message, Subscription
 from switchgear.clock import SYSTEM, Clock
 from switchgear.contract import codec, subjects
 from switchgear.contract.queries import Cancel, Command, LaneQuery, Lanes
-from switchgear.errors import ProtocolError, SwitchgearError, Unavailable
+from switchgear.errors import BreakerOpen, ProtocolError, SwitchgearError, Unavailable
 from switchgear.loop import supervised
+from switchgear.steps.guard import MET
 from switchgear.tasks.asking import ask
 from switchgear.tasks.watch import Watch
 
@@ -65,7 +67,9 @@ class Worker:
         self._settings = settings
         self._resources: dict[Any, Any] = dict(replaced or {})
         self._open = AsyncExitStack()
-        executing = Executing()
+        judge = Classifier(agent.classifiers, clock)
+        self._breaking = Breaking(agent, judge, self._breakers_changed)
+        executing = Executing(guards=self._breaking.guards)
         self._open.push_async_callback(executing.close)
         self._watch = Watch(bus)
         self._handling = Handling(
@@ -76,17 +80,20 @@ class Worker:
                 settings,
                 agent.name,
                 instrument,
-                Classifier(agent.classifiers, clock),
+                judge,
+                self._breaking.guards,
             )
         )
         self._receiving = Receiving(bus, clock, agent.name)
-        self._announcer = Announcer(agent, bus, clock, settings, self._busy)
+        self._announcer = Announcer(
+            agent, bus, clock, settings, self._busy, self._breaking.guards.snapshot
+        )
         self._leases = Leases(agent, self._all_running, settings.extend_every)
         self._listening = Listening(agent, bus, clock)
         self._context = contextvars.copy_context()
         self._running: dict[str, Attempt] = {}
         self._cancels: dict[str, float] = {}
-        self._feeders: dict[str, Feeder] = {}
+        self._feeders: dict[str, Feeder] = self._breaking.feeders
         self._attempts: set[asyncio.Task[None]] = set()
         self._services: list[asyncio.Task[Any]] = []
         self._subscriptions: list[Subscription] = []
@@ -153,6 +160,7 @@ class Worker:
         await asyncio.gather(*leaving)
 
     async def _leave(self) -> None:
+        self._breaking.close()
         for service in self._services:
             service.cancel()
         await asyncio.gather(*self._services, return_exceptions=True)
@@ -189,6 +197,7 @@ class Worker:
             start=lambda delivery: self._begin(declared, delivery),
             give_back=self._receiving.give_back,
             ensure=lambda: self._ensure_lanes([(declared.name, pool)], missing=True),
+            room=lambda: self._breaking.room(declared.name),
         )
 
     async def _feed(self) -> None:
@@ -219,12 +228,13 @@ class Worker:
 
     def _begin(self, declared: Declared[Any, Any], delivery: Delivery) -> None:
         # whoever frees a slot begins the next task: its context variables are not that one's
-        own = self._context.copy()
-        task = asyncio.create_task(self._attempt(declared, delivery), context=own)
+        own, tried = self._context.copy(), self._breaking.begin(declared.name)
+        own.run(MET.set, tried.met)
+        task = asyncio.create_task(self._attempt(declared, delivery, tried), context=own)
         self._attempts.add(task)
         task.add_done_callback(self._attempts.discard)
 
-    async def _attempt(self, declared: Declared[Any, Any], delivery: Delivery) -> None:
+    async def _attempt(self, declared: Declared[Any, Any], delivery: Delivery, tried: Try) -> None:
         attempt: Attempt | None = None
         try:
             attempt = await self._receiving.receive(delivery, self._running, self._cancels)
@@ -238,6 +248,11 @@ class Worker:
             await self._handling.handle(attempt, declared)
             crashpoint.reach("agent.before-ack")
             attempt.delivery.ack()
+        except BreakerOpen as refused:
+            assert attempt is not None
+            with contextlib.suppress(Lost, SwitchgearError):
+                feeder = self._feeders[declared.name]
+                await self._breaking.hand_back(attempt, tried, feeder, refused)
         except Lost as lost:
             log.info("attempt.lost %s: %s", delivery.stored.subject, lost)
         except asyncio.CancelledError:
@@ -247,6 +262,7 @@ class Worker:
         except Exception:
             log.exception("attempt.unsettled %s", delivery.stored.subject)
         finally:
+            self._breaking.end(tried)
             if attempt is not None:
                 attempt.running = None  # a cycle would keep both until the collector comes
                 if self._running.get(attempt.subject.task) is attempt:
@@ -267,11 +283,13 @@ class Worker:
 
     def _commanded(self, message: Message) -> None:
         try:
-            codec.decode(message.data, Command)
+            command = codec.decode(message.data, Command)
         except ProtocolError as error:
             log.warning("agent.command-refused %s", error)
             return
-        if not self._announcer.draining:
+        if command.verb == "breaker":
+            self._breaking.commanded(command)
+        elif not self._announcer.draining:
             self._announcer.draining = True
             self._services.append(asyncio.create_task(self._drain_by_order(), name="drain"))
 
@@ -327,6 +345,9 @@ class Worker:
             attempt.cancel_reason = history.cancelling.reason
             if history.ended is None:
                 attempt.last, attempt.valid = history.last, history.last_valid
+
+    def _breakers_changed(self) -> None:
+        self._announcer.renew()
 
     def _all_running(self) -> list[Attempt]:
         return list(self._running.values())

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Raw, Struct
 
 from switchgear.contract import limits
+from switchgear.contract.rollout import Decision
 from switchgear.contract.values import (
     Awaited,
     Blob,
@@ -157,6 +158,8 @@ class Released(AgentEntry, frozen=True, kw_only=True, omit_defaults=True):
     """Handed back unfinished on purpose; no crash of the handler."""
 
     why: Literal["drain", "no-slot", "breaker"]
+    dependency: str = ""
+    """Of `breaker`: what the instance does not call for now."""
 
 
 class Checkpoint(AgentEntry, frozen=True, kw_only=True, omit_defaults=True):
@@ -190,6 +193,8 @@ class Checkpoint(AgentEntry, frozen=True, kw_only=True, omit_defaults=True):
     retries: int = 0
     signal: Sequence = 0
     """Of a taken signal: the entry that brought it."""
+    decision: Decision | None = None
+    """Where a command ran, and why, while its capability moves from one executor to another."""
 
 
 class Waiting(Entry, frozen=True, kw_only=True, omit_defaults=True):

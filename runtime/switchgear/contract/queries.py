@@ -236,7 +236,13 @@ class Lanes(Struct, frozen=True, kw_only=True):
 class Command(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one instance is told on its control subject."""
 
-    verb: Literal["drain"]
+    verb: Literal["drain", "breaker"]
+    action: Literal["reset", "open", "close"] | None = None
+    """Of `breaker`, as all that follows: hold it open, let everything through, or leave it to itself."""
+    dependency: str = ""
+    by: str = ""
+    """The principal that ordered it."""
+    why: Text = ""
     v: Literal[1] = 1
 
 

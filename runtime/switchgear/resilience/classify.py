@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from switchgear.contract import limits
 from switchgear.contract.values import RETRIED, ErrorClass, Failure
 from switchgear.errors import (
+    BreakerOpen,
     Forbidden,
     InvalidInput,
     NotRecordable,
@@ -219,6 +220,12 @@ def _of_ours(error: SwitchgearError) -> Verdict:
             dependency=error.dependency,
             retry_after=error.retry_after,
         )
+    if isinstance(error, BreakerOpen):
+        return Verdict(
+            as_class(error.error_class, "transient"),
+            dependency=error.dependency,
+            retry_after=_retry_after(error),
+        )
     if isinstance(error, TaskFailed):
         return Verdict(as_class(error.error_class or "step"), retryable=False)
     for kinds, found in _OURS:
@@ -277,7 +284,7 @@ def _step(error: BaseException) -> str | None:
 
 def _retry_after(error: BaseException) -> float | None:
     """Seconds, whatever the raising side took for a delay: a foreign attribute of that name means nothing."""
-    if not isinstance(error, Retryable | Unavailable | Overloaded):
+    if not isinstance(error, Retryable | Unavailable | Overloaded | BreakerOpen):
         return None
     asked: object = error.retry_after
     if isinstance(asked, timedelta):

@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from switchgear.contract import limits
 from switchgear.contract.announcement import BreakerState
+from switchgear.contract.values import Failure
 from switchgear.errors import BreakerOpen, StepFailed, UsageError
 from switchgear.resilience.breaker import Breaker, breaker_fault
 from switchgear.resilience.circuit import REFUSED, Change, Circuit, State
@@ -26,7 +27,7 @@ from switchgear.steps.dependency import Dependency
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Judge = Callable[[BaseException], Verdict]
+Judge = Callable[[BaseException], "Verdict | Failure"]
 """From what a call raised to what kind of failure that is."""
 Action = Literal["reset", "open", "close"]
 
@@ -34,7 +35,7 @@ MAX_DEPENDENCIES = 256
 """Breakers that an instance keeps; beyond it, closed ones that were asked for longest ago are forgotten."""
 MAX_SHOWN = 64
 """Breakers in one announcement."""
-_MAX_WHY = 500
+_MAX_WHY = 200
 _ORDER: dict[State, int] = {"forced-open": 0, "open": 1, "half-open": 2, "disabled": 3, "closed": 4}
 
 MET: ContextVar[set[str] | None] = ContextVar("switchgear_met", default=None)
@@ -198,6 +199,11 @@ class Guards:
                     else:
                         permit.release()
                 raise
+
+    @property
+    def troubled(self) -> bool:
+        """Whether any breaker may refuse a call."""
+        return any(one.circuit.state not in ("closed", "disabled") for one in self._all.values())
 
     def open_for(self, dependencies: Collection[str]) -> timedelta | None:
         """How long at least one of these refuses calls, as far as is known; None: work for all may be pulled."""
