@@ -64,6 +64,11 @@ def clock_ticks() -> int:
     return int(uptime * os.sysconf("SC_CLK_TCK")) - 1
 
 
+def alive(pid: int) -> bool:
+    """Whether the process runs; a dead one that nobody reaped does not."""
+    return _started(pid) >= 0
+
+
 def _processes(since: int) -> list[int]:
     """Living processes that started at that tick or later."""
     return [

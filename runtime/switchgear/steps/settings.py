@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, cast, get_args
@@ -21,6 +22,8 @@ class StepSettings(Struct, frozen=True, kw_only=True):
     every process step runs plain."""
     image_aliases: tuple[tuple[str, str], ...] = ()
     """What an image is redirected to, by its whole reference or by `prefix*`."""
+    shown: tuple[str, ...] = ()
+    """Directories of the host that every sandbox of the process executor shows, read-only."""
     caches: str = ""
     """Directory of the process executor's caches; empty: below the user's cache directory."""
 
@@ -31,7 +34,7 @@ class StepSettings(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def load(cls, environ: Mapping[str, str]) -> StepSettings:
-        """From SWITCHGEAR_ISOLATION, SWITCHGEAR_IMAGE_ALIASES and XDG_CACHE_HOME. Raises ConfigError."""
+        """From SWITCHGEAR_ISOLATION, _IMAGE_ALIASES, _SANDBOX_PATHS, and XDG_CACHE_HOME. Raises ConfigError."""
         isolation = environ.get("SWITCHGEAR_ISOLATION") or "required"
         if isolation not in get_args(IsolationWanted):
             raise ConfigError(
@@ -41,8 +44,20 @@ class StepSettings(Struct, frozen=True, kw_only=True):
         return cls(
             isolation=cast("IsolationWanted", isolation),
             image_aliases=_aliases(environ.get("SWITCHGEAR_IMAGE_ALIASES", "")),
+            shown=_paths(environ.get("SWITCHGEAR_SANDBOX_PATHS", "")),
             caches=environ.get("XDG_CACHE_HOME", ""),
         )
+
+
+def _paths(text: str) -> tuple[str, ...]:
+    paths = tuple(part for part in text.split(os.pathsep) if part)
+    for path in paths:
+        if not path.startswith("/") or path == "/":
+            raise ConfigError(
+                f"{path!r} in SWITCHGEAR_SANDBOX_PATHS cannot be shown",
+                fix="name absolute directories, separated by colons",
+            )
+    return paths
 
 
 def _aliases(text: str) -> tuple[tuple[str, str], ...]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -43,8 +45,9 @@ class Workspace:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._directory is not None:
-            await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
+        # Most steps leave nothing in it: cheaper than to wake a thread.
+        if self._directory is not None and not _removed(self._directory):
+            await asyncio.to_thread(_force, self._directory)
 
     @property
     def directory(self) -> Path:
@@ -94,3 +97,25 @@ class Workspace:
         if self._blobs is None:
             raise UsageError("a step outside of a mesh has no artifacts")
         return self._blobs
+
+
+def _removed(directory: Path) -> bool:
+    """Remove it, if there is nothing but empty directories in it."""
+    try:
+        for entry in directory.iterdir():
+            entry.rmdir()
+        directory.rmdir()
+    except OSError:
+        return False
+    return True
+
+
+def _force(directory: Path) -> None:
+    """Remove what a step may have written-protected against its owner."""
+    for root, names, _ in os.walk(directory):
+        for name in names:
+            path = Path(root) / name
+            if not path.is_symlink():
+                with suppress(OSError):
+                    path.chmod(0o700)
+    shutil.rmtree(directory, ignore_errors=True)

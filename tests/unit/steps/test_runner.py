@@ -3,38 +3,61 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+import switchgear
 from switchgear.errors import StepFailed
-from switchgear.steps import runner
+from switchgear.steps import bubblewrap, runner
 from switchgear.steps.result import RunResult
 from switchgear.steps.spec import StepSpec, command
 
+RUNTIME = Path(str(switchgear.__file__)).parent.parent
+
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+sandbox = pytest.param(
+    "required", marks=pytest.mark.skipif(bubblewrap.path() is None, reason="needs bubblewrap")
+)
+
+
+@pytest.fixture(autouse=True, params=["none", sandbox])
+def isolation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each test runs in a sandbox and without."""
+    monkeypatch.setenv("SWITCHGEAR_ISOLATION", request.param)
+    return request.param
+
 
 DAEMON = """
-import os, sys, time
+import fcntl, os, sys, time
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
-        for fd in (0, 1, 2):
-            os.close(fd)
-        with open(sys.argv[1] + ".new", "w") as file:
-            file.write(str(os.getpid()))
-        os.rename(sys.argv[1] + ".new", sys.argv[1])
+        if sys.argv[3] == "closed":
+            for fd in (0, 1, 2):
+                os.close(fd)
+        file = open(sys.argv[1], "a")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write("alive")
+        file.flush()
         time.sleep(60)
     os._exit(0)
 time.sleep(float(sys.argv[2]))
 """
-"""Leaves its session and its parent, as daemons do; the first process lives for argv[2] seconds."""
+"""Leaves its session and its parent, as daemons do, and locks a file as long as it lives; the first process lives for
+argv[2] seconds."""
+
+
+def daemon(file: Path, seconds: float, pipes: str = "closed") -> StepSpec:
+    return python(DAEMON, str(file), str(seconds), pipes).workdir(file.parent)
 
 
 def python(code: str, *args: str) -> StepSpec:
@@ -61,21 +84,22 @@ def content(file: Path) -> str:
         return ""
 
 
-async def written(file: Path) -> int:
-    """The process id that a process wrote there."""
+async def alive(file: Path) -> None:
+    """Returns when the daemon has begun."""
     async with asyncio.timeout(10):
-        while not (text := content(file)):
+        while not content(file):
             await asyncio.sleep(0.01)
-    return int(text)
 
 
-async def gone(pid: int) -> bool:
-    """Whether the process ends within a second; a dead one that nobody reaped has ended."""
-    for _ in range(100):
-        stat = content(Path(f"/proc/{pid}/stat"))
-        if not stat or stat.rpartition(")")[2].split()[0] in {"Z", "X"}:
-            return True
-        await asyncio.sleep(0.01)
+async def gone(file: Path) -> bool:
+    """Whether the daemon is dead within a second: its process id would say nothing, it may be in a namespace."""
+    assert content(file) == "alive"
+    with file.open("a") as lock:
+        for _ in range(100):
+            with suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            await asyncio.sleep(0.01)
     return False
 
 
@@ -130,7 +154,7 @@ async def test_a_file_that_is_no_program_is_a_failure(tmp_path: Path) -> None:
     file = tmp_path / "program"
     file.write_bytes(b"\x7fELF, but not really")
     file.chmod(0o755)
-    error = await failure(command(file))
+    error = await failure(command(file).workdir(tmp_path))
     assert error.error_class == "invalid"
 
 
@@ -207,7 +231,7 @@ async def test_memory_is_bounded() -> None:
 
 @linux
 async def test_memory_is_bounded_without_prlimit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("switchgear.steps.executors.process.PRLIMIT", "no-such-program")
+    monkeypatch.setattr("switchgear.steps.spawning.PRLIMIT", "no-such-program")
     spec = python("import time; time.sleep(0.2); data = bytearray(10**9)")
     error = await failure(spec.limits(memory=500 * 1024**2))
     assert "MemoryError" in error.stderr
@@ -239,51 +263,54 @@ async def test_lines_are_told_as_they_come() -> None:
 
 @linux
 async def test_a_time_limit_ends_the_whole_tree(tmp_path: Path) -> None:
-    file = tmp_path / "pid"
-    await failure(python(DAEMON, str(file), "60").limits(timeout=timedelta(seconds=1)))
-    assert await gone(await written(file))
+    file = tmp_path / "daemon"
+    await failure(daemon(file, 60).limits(timeout=timedelta(seconds=2)))
+    assert await gone(file)
 
 
 @linux
 async def test_a_cancelled_step_leaves_nothing_behind(tmp_path: Path) -> None:
-    file = tmp_path / "pid"
-    step = asyncio.create_task(run(python(DAEMON, str(file), "60")))
-    daemon = await written(file)
+    file = tmp_path / "daemon"
+    step = asyncio.create_task(run(daemon(file, 60)))
+    await alive(file)
     step.cancel()
     with pytest.raises(asyncio.CancelledError):
         await step
-    assert await gone(daemon)
+    assert await gone(file)
 
 
 @linux
 async def test_a_step_that_ended_well_leaves_nothing_behind(tmp_path: Path) -> None:
-    file = tmp_path / "pid"
-    result = await run(python(DAEMON, str(file), "0.5"))
+    file = tmp_path / "daemon"
+    result = await run(daemon(file, 0.5))
     assert result.exit_code == 0
-    assert await gone(await written(file))
+    assert await gone(file)
 
 
 @linux
-async def test_a_child_that_keeps_the_output_open_does_not_hold_up_the_end() -> None:
-    result = await run(command("sh", "-c", "sleep 60 & echo $!"))
-    assert await gone(int(result.stdout))
+async def test_a_child_that_keeps_the_output_open_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    file = tmp_path / "daemon"
+    assert (await run(daemon(file, 0.5, pipes="kept"))).exit_code == 0
+    assert await gone(file)
 
 
 @linux
 async def test_the_end_of_a_step_reaches_the_steps_that_it_runs(tmp_path: Path) -> None:
-    file = tmp_path / "pid"
+    file = tmp_path / "daemon"
     code = (
         "import asyncio, sys\n"
         "from switchgear.steps.runner import run\n"
         "from switchgear.steps.spec import command\n"
-        "asyncio.run(run(command(sys.executable, '-c', *sys.argv[1:]), key='inner'))"
+        "asyncio.run(run(command(sys.executable, '-c', *sys.argv[1:]).workdir('.'), key='inner'))"
     )
-    step = asyncio.create_task(run(python(code, DAEMON, str(file), "60")))
-    daemon = await written(file)
+    outer = python(code, DAEMON, str(file), "60", "closed").workdir(tmp_path)
+    outer = outer.mount(RUNTIME, RUNTIME).env(SWITCHGEAR_ISOLATION="none")
+    step = asyncio.create_task(run(outer))
+    await alive(file)
     step.cancel()
     with pytest.raises(asyncio.CancelledError):
         await step
-    assert await gone(daemon)
+    assert await gone(file)
 
 
 @linux

@@ -1,265 +1,321 @@
-"""Runs a step as a local process: clean environment, bounded output, nothing left behind.
+"""Runs steps as processes of this host, each command in a sandbox of its own; without one only where settings allow.
 
-Below the runner, which turns the outcome into a result or an error. Built on the event loop's own
-subprocess transport: it reads both pipes as they fill (a full pipe never blocks the child) and can
-be closed when an escaped child holds a pipe.
+Below the runner. What a step sees is arranged by `arranging`, what it mounts is fetched by `fetching`; `bubblewrap`
+and `spawning` start it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
-import resource
-import secrets
-import shutil
-import subprocess
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import sys
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, cast
-
-from msgspec import Struct
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from switchgear.errors import StepFailed
-from switchgear.steps import processes, result
-from switchgear.steps.executor import Health, OnLine, Unsupported
-from switchgear.steps.tail import Tail
+from switchgear.steps import arranging, bubblewrap, caching, fetching, images, spawning
+from switchgear.steps.arranging import Cannot, Given
+from switchgear.steps.executor import Health, Unsupported
+from switchgear.steps.result import Limits, Outcome
+from switchgear.steps.sandbox import Outside
+from switchgear.steps.sources import Git
+from switchgear.steps.spawning import Rlimit
 
 if TYPE_CHECKING:
+    from switchgear.contract.artifact import Artifact
+    from switchgear.steps.arranging import Arranged
+    from switchgear.steps.executor import OnLine
     from switchgear.steps.settings import StepSettings
     from switchgear.steps.spec import StepSpec
     from switchgear.steps.workspace import Workspace
 
-INHERITED = frozenset({"PATH", "HOME", "LANG", "TMPDIR", "TZ", "VIRTUAL_ENV"})
-"""Variables that a step inherits, beside LC_*: enough to find programs and write text, and no
-credential among them."""
-
-PRLIMIT = "prlimit"
-"""The program of util-linux that starts another with limits."""
-
-_DRAIN = 1.0
-"""Seconds to wait for the rest of the output after the process has ended and its children were
-killed."""
+_MEMORY = "none" if sys.platform == "darwin" else "address-space"
+_KILLED = 137
+"""The exit code of what was killed."""
+_PLAIN = "it ran without isolation"
+_ASK_AGAIN = 30.0
+"""Seconds after which a host that could make no sandbox is asked again."""
 
 
-class Cannot(Exception):
-    """The step cannot start as written: `what` is missing, `fix` names the cure."""
-
-    def __init__(self, what: str, fix: str) -> None:
-        super().__init__(what)
-        self.what = what
-        self.fix = fix
-
-
-class Outcome(Struct, frozen=True, kw_only=True):
-    """How the process ended, whatever was expected of it."""
-
-    exit_code: int
-    stdout: str
-    stderr: str
-    truncated: int
-    duration: timedelta
+class _Ran(NamedTuple):
+    code: int
     timed_out: bool
-
-
-class _Pipes(asyncio.SubprocessProtocol):
-    """Feeds both tails and tells the end of the process and of its pipes."""
-
-    def __init__(self, limit: int, on_line: OnLine | None) -> None:
-        loop = asyncio.get_running_loop()
-        self.exited: asyncio.Future[None] = loop.create_future()
-        self.closed: asyncio.Future[None] = loop.create_future()
-        self.tails = {
-            1: Tail(limit, None if on_line is None else lambda line: on_line("stdout", line)),
-            2: Tail(limit, None if on_line is None else lambda line: on_line("stderr", line)),
-        }
-
-    def pipe_data_received(self, fd: int, data: bytes) -> None:
-        self.tails[fd].feed(data)
-
-    def process_exited(self) -> None:
-        _done(self.exited)
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - named by asyncio
-        _done(self.closed)
-
-
-async def execute(spec: StepSpec, *, on_line: OnLine | None = None) -> Outcome:
-    """Run it to its end, or kill its tree at the time limit and on cancel. Raises `Cannot`."""
-    mark = secrets.token_hex(8)
-    environment = clean_environment(os.environ) | dict(spec.environment) | processes.marked(mark)
-    argv = _argv(spec, environment)
-    prlimit = None if spec.memory_limit is None else shutil.which(PRLIMIT)
-    if prlimit is not None:
-        # Set before the program starts, so that no child of it can be born without the limit.
-        argv = [prlimit, f"--as={spec.memory_limit}", "--", *argv]
-    loop = asyncio.get_running_loop()
-    since, started = processes.clock_ticks(), loop.time()
-    try:
-        transport, pipes = await loop.subprocess_exec(
-            lambda: _Pipes(spec.output_limit, on_line),
-            *argv,
-            stdin=subprocess.DEVNULL if spec.input is None else subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=spec.directory,
-            env=environment,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise Cannot(
-            f"{spec.commands[0][0]} cannot be started: {error.strerror}",
-            "check its rights and format",
-        ) from error
-    limit = None if spec.time_limit is None else spec.time_limit.total_seconds()
-    timed_out = False
-    try:
-        if prlimit is None:
-            _limit_memory(transport.get_pid(), spec.memory_limit)
-        _write_input(transport, spec.input)
-        async with asyncio.timeout(limit):
-            await asyncio.shield(pipes.exited)
-    except TimeoutError:
-        timed_out = True
-    finally:
-        duration = loop.time() - started
-        await _end(transport, pipes, mark, since)
-    for tail in pipes.tails.values():
-        tail.close()
-    code = transport.get_returncode()
-    return Outcome(
-        exit_code=-9 if code is None else code,
-        stdout=pipes.tails[1].text(),
-        stderr=pipes.tails[2].text(),
-        truncated=sum(tail.cut for tail in pipes.tails.values()),
-        duration=timedelta(seconds=duration),
-        timed_out=timed_out,
-    )
-
-
-def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What a step inherits of the agent's own environment."""
-    return {
-        name: value
-        for name, value in environ.items()
-        if name in INHERITED or name.startswith("LC_")
-    }
-
-
-async def _end(
-    transport: asyncio.SubprocessTransport, pipes: _Pipes, mark: str, since: int
-) -> None:
-    """Kill what still runs, take the rest of the output, close the pipes."""
-    pid = transport.get_pid()
-    if not pipes.exited.done():
-        # SIGKILL at once: a step must bear a sudden end anyway, and a cancel should not linger.
-        processes.kill_group(pid)
-    try:
-        processes.kill_marked(pid, mark, since=since)
-        # Reaped before close(), which else polls the child away under the loop's child watcher.
-        await asyncio.shield(pipes.exited)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_DRAIN):
-                await asyncio.shield(pipes.closed)
-    finally:
-        transport.close()
-        # The pipes close in callbacks: without this turn, a loop that ends now warns about them.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_DRAIN):
-                await asyncio.shield(pipes.closed)
-
-
-def _argv(spec: StepSpec, environment: Mapping[str, str]) -> list[str]:
-    """The command with its program found; raises `Cannot` for a missing program or directory."""
-    if spec.directory is not None and not os.path.isdir(spec.directory):  # noqa: PTH112 - spec holds text
-        raise Cannot(
-            f"the working directory {spec.directory} does not exist",
-            "create it, or change .workdir()",
-        )
-    name = spec.commands[0][0]
-    here = spec.directory or "."
-    found = (
-        shutil.which(os.path.join(here, name))  # noqa: PTH118 - an absolute name replaces `here`
-        if os.sep in name
-        else shutil.which(name, path=environment.get("PATH", os.defpath))
-    )
-    if found is None:
-        raise Cannot(
-            f"the program {name} was not found",
-            f"install {name}, or give its full path in command()",
-        )
-    return [os.path.abspath(found), *spec.commands[0][1:]]  # noqa: PTH100 - keeps symlinks of environments
-
-
-def _limit_memory(pid: int, limit: int | None) -> None:
-    """Set the limit from outside, where prlimit(1) is missing; a child born at once misses it."""
-    set_limit = cast(
-        "Callable[[int, int, tuple[int, int]], object] | None", getattr(resource, "prlimit", None)
-    )
-    if limit is not None and set_limit is not None:
-        with suppress(ProcessLookupError, PermissionError):
-            set_limit(pid, resource.RLIMIT_AS, (limit, limit))
-
-
-def _write_input(transport: asyncio.SubprocessTransport, text: str | None) -> None:
-    pipe = cast("asyncio.WriteTransport | None", transport.get_pipe_transport(0))
-    if pipe is not None and text is not None:
-        pipe.write(text.encode())
-        pipe.write_eof()
-
-
-def _done(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+    duration: timedelta
 
 
 class ProcessExecutor:
-    """Runs steps as processes of this host."""
+    """Steps as local processes."""
 
     name = "process"
 
-    def __init__(self, settings: StepSettings) -> None:
+    def __init__(self, settings: StepSettings, *, environ: Mapping[str, str] | None = None) -> None:
+        """`environ`: what steps inherit the harmless part of; None: this process's."""
         self._settings = settings
+        self._environ = os.environ if environ is None else environ
+        self._probed: asyncio.Task[str] | None = None
+        self._probed_at = 0.0
 
     def unsupported(self, spec: StepSpec) -> Unsupported | None:
-        """What of the spec this executor cannot do."""
-        del spec
+        """Registry images, archives and services need an engine; and isolation what makes it."""
+        if spec.services:
+            return Unsupported(
+                feature="services",
+                why="only an engine runs them beside a step",
+                fix="configure an engine for the dagger executor, or drop .service()",
+            )
+        lacking = self._image(spec)
+        if lacking is not None:
+            return lacking
+        if self._settings.isolation == "required" and bubblewrap.path() is None:
+            return Unsupported(
+                feature="isolation",
+                why="bubblewrap is not installed",
+                fix=f"{bubblewrap.INSTALL}, or set SWITCHGEAR_ISOLATION=preferred to run without",
+            )
+        plain = self._settings.isolation == "none" or bubblewrap.path() is None
+        needed = arranging.needs_sandbox(spec) if plain else ""
+        if needed:
+            return Unsupported(
+                feature=needed, why="it runs without a sandbox here", fix=bubblewrap.INSTALL
+            )
         return None
 
-    def dependencies(self, spec: StepSpec) -> tuple[str, ...]:
-        """Nothing beside this host."""
-        del spec
-        return ()
-
-    async def execute(
-        self, spec: StepSpec, *, on_line: OnLine | None, workspace: Workspace
-    ) -> result.Outcome:
-        """Run it. Raises StepFailed."""
-        try:
-            outcome = await execute(spec, on_line=on_line)
-        except Cannot as cannot:
-            raise StepFailed(
-                f"step {workspace.key} cannot run",
-                key=workspace.key,
-                error_class="invalid",
-                why=cannot.what,
-                fix=cannot.fix,
-            ) from cannot
-        code = outcome.exit_code
-        return result.Outcome(
-            exit_code=128 - code if code < 0 else code,
-            stdout=outcome.stdout,
-            stderr=outcome.stderr,
-            truncated=outcome.truncated,
-            duration=outcome.duration,
-            timed_out=outcome.timed_out,
-            executor=self.name,
-            isolation="none",
+    def _image(self, spec: StepSpec) -> Unsupported | None:
+        if spec.image is None:
+            return None
+        image = images.resolve(spec.image, self._settings.aliases)
+        if image.kind == "rootfs":
+            return None
+        return Unsupported(
+            feature=f"the image {spec.image}",
+            why="only an engine unpacks registry images and archives",
+            fix="configure an engine for the dagger executor, or redirect the image to rootfs:PATH "
+            "by SWITCHGEAR_IMAGE_ALIASES",
         )
 
+    def dependencies(self, spec: StepSpec) -> tuple[str, ...]:
+        """The hosts that commits come from."""
+        hosts = {
+            fetching.git_host(one.source) for one in spec.mounts if isinstance(one.source, Git)
+        }
+        return tuple(f"git:{host}" for host in sorted(hosts - {""}))
+
     async def health(self) -> Health:
-        """Whether it could run something now."""
-        return Health(ok=True)
+        """Whether it can isolate, where it must."""
+        why = await self._no_sandbox()
+        return Health(ok=not why or self._settings.isolation != "required", why=why)
 
     async def close(self) -> None:
         """Nothing is held."""
+
+    async def execute(
+        self, spec: StepSpec, *, on_line: OnLine | None, workspace: Workspace
+    ) -> Outcome:
+        """Run it. Raises StepFailed."""
+        why_plain = await self._why_plain(workspace.key)
+        if why_plain and on_line is not None and self._settings.isolation == "preferred":
+            on_line("stderr", f"switchgear: {_PLAIN}: {why_plain}")
+        secrets = {one.name: workspace.secret(one) for one in spec.secrets}
+        streams = spawning.Streams(spec.output_limit, on_line, secrets.values())
+        mounts = await self._fetched(spec, workspace)
+        async with caching.opened(spec.caches, self._cache_root(), workspace) as caches:
+            try:
+                given = self._given(spec, workspace, mounts, caches, secrets)
+                arrange = arranging.on_host if why_plain else arranging.in_sandbox
+                arranged = arrange(spec, given)
+                ran = await self._run(spec, arranged, streams)
+            except Cannot as cannot:
+                raise _invalid(workspace.key, cannot.what, cannot.fix) from cannot
+            expected = not ran.timed_out and ran.code in spec.exit_codes
+            outputs = await self._outputs(spec, arranged, workspace) if expected else {}
+        notes = arranged.notes
+        return Outcome(
+            exit_code=ran.code,
+            stdout=streams.stdout,
+            stderr=streams.stderr,
+            truncated=streams.cut,
+            duration=ran.duration,
+            timed_out=ran.timed_out,
+            outputs=outputs,
+            executor=self.name,
+            isolation="none" if why_plain else "bubblewrap",
+            limits=Limits(
+                memory="" if spec.memory_limit is None else _MEMORY,
+                cpu="" if spec.cpu_limit is None else "cpu-time",
+            ),
+            notes=(f"{_PLAIN}: {why_plain}", *notes) if why_plain else notes,
+        )
+
+    # isolation
+
+    async def _why_plain(self, key: str) -> str:
+        """Why the step runs without a sandbox; empty where it has one. Raises StepFailed where it must have one."""
+        if self._settings.isolation == "none":
+            return "SWITCHGEAR_ISOLATION is none"
+        why = await self._no_sandbox()
+        if why and self._settings.isolation == "required":
+            raise StepFailed(
+                f"step {key} cannot be isolated",
+                key=key,
+                error_class="invalid",
+                why=why,
+                fix="let users of this host make user namespaces, or set SWITCHGEAR_ISOLATION=preferred to run without",
+            )
+        return why
+
+    async def _no_sandbox(self) -> str:
+        """Why this host makes no sandbox; asked once, and again after a while if there was a reason."""
+        now = asyncio.get_running_loop().time()
+        probed = self._probed
+        if probed is not None and probed.done():
+            failed = probed.cancelled() or probed.exception() is not None or probed.result()
+            if failed and now - self._probed_at > _ASK_AGAIN:
+                probed = None
+        if probed is None or probed.get_loop() is not asyncio.get_running_loop():
+            probed = self._probed = asyncio.create_task(bubblewrap.probe(), name="probe")
+            self._probed_at = now
+        return await asyncio.shield(probed)
+
+    # preparing
+
+    async def _fetched(self, spec: StepSpec, workspace: Workspace) -> dict[str, str]:
+        """Where the host has what the spec mounts, by its path inside."""
+        limit = None if spec.time_limit is None else spec.time_limit.total_seconds()
+        found: dict[str, str] = {}
+        timer = asyncio.timeout(limit)
+        try:
+            async with timer:
+                for number, mount in enumerate(spec.mounts):
+                    found[mount.path] = await fetching.place(mount, number, workspace)
+        except TimeoutError:
+            if not timer.expired():
+                raise
+            raise StepFailed(
+                f"step {workspace.key} did not get what it mounts within its limit of {spec.time_limit}",
+                key=workspace.key,
+                error_class="timeout",
+                dependency=next(iter(self.dependencies(spec)), ""),
+            ) from None
+        return found
+
+    def _given(
+        self,
+        spec: StepSpec,
+        workspace: Workspace,
+        mounts: Mapping[str, str],
+        caches: Mapping[str, str],
+        secrets: Mapping[str, str],
+    ) -> Given:
+        rootfs = None
+        if spec.image is not None:
+            rootfs = images.resolve(spec.image, self._settings.aliases).text
+        scratch, temporary = workspace.directory / "work", workspace.directory / "tmp"
+        scratch.mkdir()
+        temporary.mkdir()
+        return Given(
+            rootfs,
+            mounts,
+            caches,
+            str(scratch),
+            str(temporary),
+            secrets,
+            self._environ,
+            self._settings.shown,
+        )
+
+    def _cache_root(self) -> Path:
+        base = self._settings.caches or os.path.expanduser("~/.cache")  # noqa: PTH111 - text in, text out
+        return Path(base) / "switchgear" / "steps"
+
+    # running
+
+    async def _run(self, spec: StepSpec, arranged: Arranged, streams: spawning.Streams) -> _Ran:
+        """Run the commands up to the first unexpected exit, or the time limit."""
+        loop = asyncio.get_running_loop()
+        limit = None if spec.time_limit is None else spec.time_limit.total_seconds()
+        started, code, timed_out = loop.time(), _KILLED, False
+        last = len(arranged.argvs) - 1
+        timer = asyncio.timeout(limit)
+        try:
+            async with timer:
+                for number, argv in enumerate(arranged.argvs):
+                    stdin = spec.input if number == last else None
+                    code = await self._command(spec, arranged, argv, stdin, streams)
+                    if code not in spec.exit_codes:
+                        break
+        except TimeoutError:
+            if not timer.expired():
+                raise
+            code, timed_out = _KILLED, True
+        streams.close()
+        return _Ran(code, timed_out, timedelta(seconds=loop.time() - started))
+
+    async def _command(
+        self,
+        spec: StepSpec,
+        arranged: Arranged,
+        argv: Sequence[str],
+        stdin: str | None,
+        streams: spawning.Streams,
+    ) -> int:
+        rlimits = _rlimits(spec)
+        try:
+            if arranged.sandbox is not None:
+                job = bubblewrap.Job(arranged.sandbox, argv, stdin, rlimits)
+                return await bubblewrap.run(job, streams)
+            program = spawning.Program(
+                argv, arranged.environment, arranged.directory, stdin, rlimits
+            )
+            code = await spawning.run(program, streams)
+        except spawning.NotStarted as error:
+            raise Cannot(
+                f"{argv[0]} cannot be started: {error}", "check its rights and format"
+            ) from error
+        except bubblewrap.NotRun as error:
+            raise Cannot(
+                f"{argv[0]} cannot be started in its sandbox: {error}",
+                "check the program, the mounts and the working directory",
+            ) from error
+        return 128 - code if code < 0 else code
+
+    async def _outputs(
+        self, spec: StepSpec, arranged: Arranged, workspace: Workspace
+    ) -> dict[str, Artifact]:
+        kept: dict[str, Artifact] = {}
+        for name, path in spec.declared_outputs:
+            try:
+                file = arranging.host_file(arranged, path)
+            except Outside as outside:
+                raise _invalid(
+                    workspace.key,
+                    f"output {name} cannot be kept: {outside}",
+                    "write it below the working directory, /tmp, or a mount that may be written",
+                ) from outside
+            if not os.path.lexists(file):  # noqa: ASYNC240 - one look
+                raise _invalid(
+                    workspace.key, f"output {name} was not written", f"write it to {path}"
+                )
+            kept[name] = await workspace.keep(name, file)
+        return kept
+
+
+def _rlimits(spec: StepSpec) -> list[Rlimit]:
+    limits: list[Rlimit] = []
+    if spec.memory_limit is not None:
+        limits.append(Rlimit("as", spec.memory_limit, spec.memory_limit))
+    if spec.cpu_limit is not None:
+        seconds = math.ceil(spec.cpu_limit.total_seconds())
+        # The soft limit's own signal tells why; at the hard one the kernel only kills.
+        limits.append(Rlimit("cpu", seconds, seconds + 1))
+    if spec.file_limit is not None:
+        limits.append(Rlimit("fsize", spec.file_limit, spec.file_limit))
+    if spec.open_limit is not None:
+        limits.append(Rlimit("nofile", spec.open_limit, spec.open_limit))
+    return limits
+
+
+def _invalid(key: str, why: str, fix: str) -> StepFailed:
+    return StepFailed(f"step {key} cannot run", key=key, error_class="invalid", why=why, fix=fix)
