@@ -364,6 +364,13 @@ class PipelineInvalid(SwitchgearError):
             self.code = faults[0].code
 
 
+class RolloutRefused(UsageError):
+    """A change of a rollout that makes no sense: an unknown pattern, a percentage beyond 100, nothing to go back to."""
+
+    code = "SG1521"
+    default_fix = "`switchgear rollout status CAPABILITY` shows the rules"
+
+
 class BreakerOpen(SwitchgearError):
     """A dependency that this instance does not call for now: its breaker is open, or its places are taken.
 

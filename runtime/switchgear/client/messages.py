@@ -10,6 +10,7 @@ from msgspec import MsgspecError, Raw
 
 from switchgear import ids
 from switchgear.client.feed import Feed
+from switchgear.client.rollouts import Rollouts
 from switchgear.client.schedules import Schedules
 from switchgear.client.view import View
 from switchgear.clock import milliseconds
@@ -31,6 +32,11 @@ class Messaging(View):
     def schedules(self) -> Schedules:
         """Tasks that are submitted again and again, at the times of a cron expression."""
         return Schedules(self)
+
+    @property
+    def rollouts(self) -> Rollouts:
+        """On which executor the steps of a capability run."""
+        return Rollouts(self)
 
     @overload
     async def publish(

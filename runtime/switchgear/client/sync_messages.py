@@ -10,6 +10,7 @@ from switchgear.client.feed import Feed
 from switchgear.client.loop_thread import LoopThread
 from switchgear.client.mesh import Mesh
 from switchgear.client.schedules import Schedules
+from switchgear.client.sync_rollouts import SyncRollouts
 from switchgear.contract import queries
 from switchgear.contract.capability import Capability
 from switchgear.contract.cron import Cron, Missed, Overlap
@@ -81,6 +82,11 @@ class SyncMessaging:
     def schedules(self) -> SyncSchedules:
         """Tasks that are submitted again and again, at the times of a cron expression."""
         return SyncSchedules(self._thread, self.mesh.schedules)
+
+    @property
+    def rollouts(self) -> SyncRollouts:
+        """On which executor the steps of a capability run."""
+        return SyncRollouts(self._thread, self.mesh.rollouts)
 
     @overload
     def publish(

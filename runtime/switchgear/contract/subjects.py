@@ -258,6 +258,11 @@ def trigger(capability: str) -> str:
     return f"sg.config.trigger.{capability}"
 
 
+def rollout(capability: str) -> str:
+    """Where it is kept on which executor a capability's steps run."""
+    return f"sg.config.rollout.{capability}"
+
+
 def lease(name: str) -> str:
     """Where it is kept which replica does a job that one alone shall do."""
     return f"sg.config.lease.{name}"

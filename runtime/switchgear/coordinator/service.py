@@ -25,6 +25,7 @@ from switchgear.coordinator.opening import LaneOpening, ensure_intakes
 from switchgear.coordinator.orphans import Orphans
 from switchgear.coordinator.queries import Queries
 from switchgear.coordinator.registry_queries import RegistryQueries
+from switchgear.coordinator.rollouts import RolloutService
 from switchgear.coordinator.schedules import ScheduleService
 from switchgear.coordinator.settings import CoordinatorSettings
 from switchgear.coordinator.settling import Settling
@@ -88,7 +89,13 @@ class Coordinator:
         self._arriving.scheduled = schedules.due
         self._triggers = TriggerService(bus, clock, self.registry.table, schedules)
         self._services: list[Service] = [
-            Queries(bus, *offers.verbs(), *asked.verbs(), *schedules.verbs()),
+            Queries(
+                bus,
+                *offers.verbs(),
+                *asked.verbs(),
+                *schedules.verbs(),
+                *RolloutService(bus, clock).verbs(),
+            ),
             schedules,
             self._triggers,
             admittance,

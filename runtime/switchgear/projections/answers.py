@@ -12,9 +12,12 @@ import sqlite3
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Self, TypeVar
 
+from msgspec.structs import replace
+
 from switchgear import errors
 from switchgear.contract import codec, limits, queries, subjects
 from switchgear.contract.dead_letters import DeadGroups, DeadQuery
+from switchgear.contract.rollout import RolloutCounts, RolloutCountsQuery
 from switchgear.projections.lists import Reader
 from switchgear.projections.threads import in_thread
 
@@ -38,11 +41,11 @@ _MAX_SHOWN = 1000
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-Answer = queries.TaskList | queries.Timeline | DeadGroups
+Answer = queries.TaskList | queries.Timeline | DeadGroups | RolloutCounts
 
 
 class Answers:
-    """The subscriptions on `sg.api.list.*`, `sg.api.timeline.*` and `sg.api.dead.*`, while entered."""
+    """The subscriptions on what the read model answers, `sg.api.list.*` and others, while entered."""
 
     def __init__(self, bus: Bus, path: Path, doubt: Callable[[], None]) -> None:
         """`doubt` is called when the ledger ends before what was read of it."""
@@ -64,6 +67,7 @@ class Answers:
                 ("list", self.list),
                 ("timeline", self.timeline),
                 ("dead", self.dead),
+                ("rollout-counts", self.rollout),
             ):
                 subscription = await self._bus.core.subscribe(
                     subjects.api_filter(verb), self._receiver(answer), queue=QUEUE
@@ -95,6 +99,12 @@ class Answers:
         found = await self._read(lambda reader: reader.dead(principal, query))
         lag = await self._lag(found.cursor)
         return DeadGroups(groups=found.groups, lag=lag, more=found.more)
+
+    async def rollout(self, principal: str, data: bytes) -> RolloutCounts:
+        """What came of a rollout's decisions, over all owners. Raises SwitchgearError."""
+        query = codec.decode(data, RolloutCountsQuery)
+        counts, cursor = await self._read(lambda reader: reader.decisions(principal, query))
+        return replace(counts, lag=await self._lag(cursor))
 
     async def _read(self, ask: Callable[[Reader], T]) -> T:
         reader = await self._readers.get()

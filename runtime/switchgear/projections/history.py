@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from switchgear.contract import codec, entries, queries, subjects
 from switchgear.contract.stored import Stored, expectation
 from switchgear.lifecycle.history import History
-from switchgear.projections import rows, tables
+from switchgear.projections import decisions, rows, tables
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -42,6 +42,7 @@ ON CONFLICT (number) DO UPDATE SET
     updated_ns = excluded.updated_ns, text = excluded.text, row = excluded.row
 """
 _PUT_MOMENT = "INSERT INTO moments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_PUT_DECISION = "INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _FIND_TASK = "SELECT number, state, row FROM tasks WHERE owner = ? AND id = ? AND capability = ?"
 _FIND_KEPT = (
     "SELECT sequence, time_ns, event, expected, data FROM kept WHERE number = ? ORDER BY sequence"
@@ -92,6 +93,7 @@ class Index:
         self._folded: OrderedDict[str, _Task] = OrderedDict()
         self._touched: dict[int, _Task] = {}
         self._moments: list[tuple[object, ...]] = []
+        self._decisions: list[tuple[object, ...]] = []
         self._voids = 0
 
     @property
@@ -149,6 +151,7 @@ class Index:
         self._folded.clear()
         self._touched.clear()
         self._moments.clear()
+        self._decisions.clear()
 
     def _read_cursor(self) -> int:
         found = self._connection.execute("SELECT value FROM meta WHERE name = 'cursor'")
@@ -202,6 +205,8 @@ class Index:
         if task.is_new or task.updated is not None or _is_left(task.history):
             self._touched[task.number] = task
         self._voids += bool(reason)
+        if valid is not None:
+            self._decisions += decisions.row(stored, task.number, task.history, valid.entry)
         said = rows.detail(valid.subject.pool, valid.entry) if valid else ""
         self._moments.append(
             (
@@ -267,6 +272,7 @@ class Index:
             "DELETE FROM tasks WHERE number = ?",
             "DELETE FROM moments WHERE number = ?",
             "DELETE FROM kept WHERE number = ?",
+            "DELETE FROM decisions WHERE number = ?",
         ):
             self._connection.execute(statement, (task.number,))
 
@@ -275,6 +281,7 @@ class Index:
         touched = list(self._touched.values())
         execute = self._connection.executemany
         execute(_PUT_MOMENT, self._moments)
+        execute(_PUT_DECISION, self._decisions)
         execute(_PUT_TASK, [_columns(task) for task in touched])
         still_open = [task for task in touched if task.history.is_open]
         execute(
@@ -291,6 +298,7 @@ class Index:
             "DELETE FROM kept WHERE number = ?", [(task.number,) for task in ended if task.is_kept]
         )
         self._moments.clear()
+        self._decisions.clear()
         self._touched.clear()
         for task in ended:
             del self._folded[task.history.scope]

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from switchgear import errors
 from switchgear.contract import codec, queries
 from switchgear.contract.dead_letters import DeadGroup, DeadQuery
-from switchgear.projections import tables
+from switchgear.contract.rollout import RolloutCounts, RolloutCountsQuery
+from switchgear.projections import decisions, tables
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -140,6 +141,15 @@ class Reader:
                     return Groups(tuple(groups), more=True, cursor=cursor)
                 groups.append(group)
             return Groups(tuple(groups), more=False, cursor=cursor)
+
+    def decisions(self, asker: str, query: RolloutCountsQuery) -> tuple[RolloutCounts, int]:
+        """What came of the decisions under one pattern, and the cursor; examples are the asker's own tasks."""
+        since = 0 if query.since is None else round(query.since.timestamp() * 1e9)
+        with self._snapshot() as cursor:
+            found = self._connection.execute(
+                decisions.FIND, (asker, query.capability, query.pattern, since, decisions.MOST)
+            ).fetchall()
+            return decisions.counted(found), cursor
 
     def _group(self, columns: tuple[Any, ...]) -> DeadGroup:
         fingerprint, capability, count, first, last, number, redriven = columns

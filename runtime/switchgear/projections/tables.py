@@ -15,7 +15,7 @@ from switchgear import errors
 if TYPE_CHECKING:
     from pathlib import Path
 
-VERSION = 2
+VERSION = 3
 """Layout of the tables and meaning of the rows: raise it with any change of either."""
 _APPLICATION = 0x53_47_48_31
 """Marks the file as ours, so that a mistyped path never empties somebody else's database."""
@@ -77,6 +77,21 @@ CREATE TABLE kept (
     data BLOB NOT NULL
 );
 CREATE INDEX kept_by_task ON kept (number);
+CREATE TABLE decisions (
+    sequence INTEGER PRIMARY KEY,
+    number INTEGER NOT NULL,
+    capability TEXT NOT NULL,
+    rule TEXT NOT NULL,
+    time_ns INTEGER NOT NULL,
+    executor TEXT NOT NULL,
+    ok INTEGER NOT NULL,
+    fell_back INTEGER NOT NULL,
+    skipped TEXT,
+    differences TEXT,
+    ratio REAL
+);
+CREATE INDEX decisions_by_rule ON decisions (capability, rule, sequence);
+CREATE INDEX decisions_by_task ON decisions (number);
 INSERT INTO meta VALUES ('cursor', 0);
 """
 # tasks: one row a scope. `number` is the sequence of the first entry seen in it, which orders
@@ -84,6 +99,8 @@ INSERT INTO meta VALUES ('cursor', 0);
 #   `state` is then none or remnant. `fingerprint` is that of the error, empty where there is none;
 #   `parent` and `redrives` are empty where there is none.
 # moments: every entry of the ledger that stands in a scope, for timelines.
+# decisions: where steps of a rollout ran. `skipped` and `differences` are NULL where nothing ran
+#   beside them; empty for "not skipped" and "no difference".
 # kept: what a fold needs of the valid entries of open tasks; it goes when the task ends.
 
 

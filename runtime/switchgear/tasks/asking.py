@@ -13,6 +13,7 @@ from switchgear.errors import (
     NotFound,
     Overloaded,
     ProtocolError,
+    RolloutRefused,
     SwitchgearError,
     Unavailable,
     UsageError,
@@ -24,7 +25,16 @@ PATIENCE = timedelta(seconds=5)
 MAX_ANSWER = 16 << 20
 """Bytes; the broker's own `max_payload` is usually lower."""
 _KINDS: dict[str, type[SwitchgearError]] = {
-    kind.code: kind for kind in (Conflict, Forbidden, NotFound, Overloaded, Unavailable, UsageError)
+    kind.code: kind
+    for kind in (
+        Conflict,
+        Forbidden,
+        NotFound,
+        Overloaded,
+        RolloutRefused,
+        Unavailable,
+        UsageError,
+    )
 }
 """Errors that services answer with, as their askers meet them."""
 

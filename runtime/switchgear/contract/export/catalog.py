@@ -13,6 +13,14 @@ from switchgear.contract import dead_letters, limits, queries
 from switchgear.contract.announcement import Announcement
 from switchgear.contract.crash_report import CrashReport
 from switchgear.contract.entries import ENTRIES
+from switchgear.contract.rollout import (
+    Rollout,
+    RolloutCommand,
+    RolloutCounts,
+    RolloutCountsQuery,
+    Rollouts,
+    RolloutsQuery,
+)
 from switchgear.contract.trigger import Trigger
 
 
@@ -112,6 +120,24 @@ VERBS = (
         _query("schedule-command", queries.ScheduleCommand),
         SCHEDULE,
         "coordinator",
+    ),
+    Verb(
+        "rollouts",
+        _query("rollouts-query", RolloutsQuery),
+        Message("rollouts", Rollouts),
+        "coordinator",
+    ),
+    Verb(
+        "rollout",
+        _query("rollout-command", RolloutCommand),
+        Message("rollout", Rollout),
+        "coordinator",
+    ),
+    Verb(
+        "rollout-counts",
+        _query("rollout-counts-query", RolloutCountsQuery),
+        Message("rollout-counts", RolloutCounts),
+        "observer",
     ),
     Verb(
         "drain",

@@ -1,0 +1,305 @@
+"""Steps that move from one executor to another: run on one, on both, or on the next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from switchgear.contract.artifact import Artifact
+from switchgear.contract.rollout import Decision, Mode, Rollout, RolloutRule
+from switchgear.errors import BreakerOpen, StepFailed
+from switchgear.steps.executor import Asked
+from switchgear.steps.result import Outcome
+from switchgear.steps.rollout import DECIDED, RolloutPlan
+from switchgear.steps.spec import command
+
+SPEC = command("true").idempotent()
+
+
+def outcome(executor: str, seconds: float = 1, **fields: Any) -> Outcome:
+    plain: dict[str, Any] = {"exit_code": 0, "isolation": "none"}
+    return Outcome(executor=executor, duration=timedelta(seconds=seconds), **(plain | fields))
+
+
+class Executors:
+    """Two fake executors, and what was asked of them."""
+
+    def __init__(self, **ends: Any) -> None:
+        self.ends = {"process": outcome("process"), "dagger": outcome("dagger", 2)} | ends
+        self.asked: list[str] = []
+        self.cancelled: list[str] = []
+
+    async def __call__(self, name: str) -> Outcome:
+        self.asked.append(name)
+        end = self.ends[name]
+        if end is HANGS:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.cancelled.append(name)
+                raise
+        if isinstance(end, BaseException):
+            raise end
+        await asyncio.sleep(0)
+        return end
+
+
+HANGS: Any = object()
+
+
+async def by_default(asked: Asked, run_on: Callable[[str], Awaitable[Outcome]]) -> Outcome:
+    return await run_on("process")
+
+
+async def run(
+    executors: Executors,
+    rule: RolloutRule | None,
+    *,
+    spec: Any = SPEC,
+    has: tuple[str, ...] = ("process", "dagger"),
+    patience: float = 0.01,
+) -> tuple[Outcome | BaseException, Decision | None]:
+    """What came of a step under this rule, and the decision that its checkpoint would have."""
+    found = None if rule is None else Rollout(capability="check", rules={"*": rule})
+
+    async def find(capability: str) -> Rollout | None:
+        assert capability == "check"
+        return found
+
+    plan = RolloutPlan(find, by_default, has, patience=timedelta(seconds=patience))
+    decided: list[Decision] = []
+    token = DECIDED.set(decided)
+    try:
+        end: Any = await plan(Asked(spec, "lint", "task-1", "check"), executors)
+    except (StepFailed, BreakerOpen) as error:
+        end = error
+    finally:
+        DECIDED.reset(token)
+    return end, decided[0] if decided else None
+
+
+async def test_without_a_rule_the_default_decides_and_nothing_is_told() -> None:
+    executors = Executors()
+    end, decision = await run(executors, None)
+    assert (executors.asked, decision) == (["process"], None)
+    assert isinstance(end, Outcome)
+
+
+async def test_outside_of_tasks_no_rule_is_looked_for() -> None:
+    async def find(capability: str) -> Rollout | None:
+        raise AssertionError(capability)
+
+    executors = Executors()
+    plan = RolloutPlan(find, by_default, ("process",))
+    assert (await plan(Asked(SPEC, "lint"), executors)).executor == "process"
+
+
+@pytest.mark.parametrize(
+    ("mode", "percent", "where"),
+    [
+        ("process", 100, "process"),
+        ("dagger", 100, "dagger"),
+        ("percent", 100, "dagger"),
+        ("percent", 0, "process"),
+    ],
+)
+async def test_one_executor_runs_and_the_decision_says_why(
+    mode: Mode, percent: float, where: str
+) -> None:
+    executors = Executors()
+    end, decision = await run(executors, RolloutRule(mode=mode, percent=percent))
+    assert executors.asked == [where]
+    assert isinstance(end, Outcome)
+    assert decision is not None
+    assert (decision.executor, decision.mode, decision.rule) == (where, mode, "*")
+    assert decision.why
+
+
+@pytest.mark.parametrize("serve", ["process", "dagger"])
+async def test_both_run_in_shadow_and_the_one_that_serves_counts(serve: Any) -> None:
+    executors = Executors()
+    end, decision = await run(executors, RolloutRule(mode="shadow", serve=serve))
+    assert sorted(executors.asked) == ["dagger", "process"]
+    assert isinstance(end, Outcome)
+    assert end.executor == serve
+    assert decision is not None
+    assert decision.comparison is not None
+    assert decision.comparison.differences == ()
+    took = {
+        serve: decision.comparison.served,
+        decision.comparison.executor: decision.comparison.shadow,
+    }
+    assert took == {"process": timedelta(seconds=1), "dagger": timedelta(seconds=2)}
+
+
+def artifact(letter: str) -> Artifact:
+    return Artifact(digest=letter * 64, size=1)
+
+
+def failed(error_class: str = "step", **fields: Any) -> StepFailed:
+    return StepFailed("it broke", key="lint", error_class=error_class, **fields)
+
+
+@pytest.mark.parametrize(
+    ("process", "dagger", "different"),
+    [
+        ({}, {}, []),
+        ({"exit_code": 1}, {"exit_code": 1}, []),
+        ({"exit_code": 1}, {"exit_code": 0}, ["exit-code"]),
+        ({"timed_out": True}, {}, ["exit-code"]),
+        ({"outputs": {"a": artifact("a")}}, {"outputs": {"a": artifact("a")}}, []),
+        ({"outputs": {"a": artifact("a")}}, {"outputs": {"a": artifact("b")}}, ["outputs"]),
+        ({"outputs": {"a": artifact("a")}}, {}, ["outputs"]),
+        ({"stdout": "one\n"}, {"stdout": "one"}, []),
+        ({"stdout": "one"}, {"stdout": "two"}, ["stdout"]),
+        ({"stderr": "one"}, {"stderr": "two"}, []),
+    ],
+)
+async def test_exit_code_outputs_and_stdout_are_compared(
+    process: dict[str, Any], dagger: dict[str, Any], different: list[str]
+) -> None:
+    executors = Executors(process=outcome("process", **process), dagger=outcome("dagger", **dagger))
+    _, decision = await run(executors, RolloutRule(mode="shadow"))
+    assert decision is not None
+    assert decision.comparison is not None
+    assert [one.what for one in decision.comparison.differences] == different
+
+
+async def test_what_differs_is_shown_from_where_it_differs() -> None:
+    same = "x" * 5000
+    executors = Executors(
+        process=outcome("process", stdout=f"{same} red {same}"),
+        dagger=outcome("dagger", stdout=f"{same} blue {same}"),
+    )
+    _, decision = await run(executors, RolloutRule(mode="shadow"))
+    assert decision is not None
+    assert decision.comparison is not None
+    [one] = decision.comparison.differences
+    assert "red" in one.served
+    assert "blue" in one.shadow
+    assert len(one.served) <= 200
+    _, decision = await run(executors, RolloutRule(mode="shadow", compare_stdout=False))
+    assert decision is not None
+    assert decision.comparison is not None
+    assert decision.comparison.differences == ()
+
+
+@pytest.mark.parametrize(
+    ("process", "dagger", "different", "skipped"),
+    [
+        (outcome("process"), failed("step"), ["failure"], ""),
+        (outcome("process"), failed("invalid"), ["failure"], ""),
+        (failed("invalid"), failed("invalid"), [], ""),
+        (
+            outcome("process"),
+            failed("transient", dependency="dagger"),
+            [],
+            "dagger failed: transient",
+        ),
+        (
+            outcome("process"),
+            BreakerOpen("closed", dependency="dagger"),
+            [],
+            "the breaker of dagger was open",
+        ),
+        (outcome("process"), HANGS, [], "it took too long beside the run that served"),
+    ],
+)
+async def test_a_shadow_that_fails_only_shows_in_the_comparison(
+    process: Any, dagger: Any, different: list[str], skipped: str
+) -> None:
+    """What says nothing of the step, such as an engine that is down, is no difference."""
+    executors = Executors(process=process, dagger=dagger)
+    end, decision = await run(executors, RolloutRule(mode="shadow"))
+    assert end is process
+    assert decision is not None
+    assert decision.comparison is not None
+    assert [one.what for one in decision.comparison.differences] == different
+    assert decision.comparison.skipped == skipped
+    assert executors.cancelled == (["dagger"] if dagger is HANGS else [])
+
+
+async def test_a_cache_hit_is_compared_but_not_timed() -> None:
+    executors = Executors(dagger=outcome("dagger", 0.001, cached=True))
+    _, decision = await run(executors, RolloutRule(mode="shadow"))
+    assert decision is not None
+    assert decision.comparison is not None
+    assert (decision.comparison.served, decision.comparison.shadow) == (timedelta(0), timedelta(0))
+    assert decision.comparison.skipped == ""
+
+
+async def test_a_step_that_is_not_idempotent_is_not_run_twice_unless_told() -> None:
+    executors = Executors()
+    _, decision = await run(executors, RolloutRule(mode="shadow"), spec=command("true"))
+    assert executors.asked == ["process"]
+    assert decision is not None
+    assert "not marked idempotent" in decision.why
+    await run(executors, RolloutRule(mode="shadow", twice=True), spec=command("true"))
+    assert sorted(executors.asked) == ["dagger", "process", "process"]
+
+
+async def test_an_agent_without_the_other_executor_serves_without_a_shadow() -> None:
+    executors = Executors()
+    _, decision = await run(executors, RolloutRule(mode="shadow"), has=("process",))
+    assert executors.asked == ["process"]
+    assert decision is not None
+    assert decision.why == "not shadowed: this agent has no executor dagger"
+
+
+async def test_a_cancelled_step_leaves_neither_run_behind() -> None:
+    executors = Executors(process=HANGS, dagger=HANGS)
+    running = asyncio.create_task(run(executors, RolloutRule(mode="shadow")))
+    while len(executors.asked) < 2:
+        await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert sorted(executors.cancelled) == ["dagger", "process"]
+
+
+@pytest.mark.parametrize(
+    ("error", "falls"),
+    [
+        (failed("transient", dependency="dagger"), True),
+        (failed("invalid"), True),
+        (BreakerOpen("closed", dependency="dagger"), True),
+        (failed("transient", dependency="dagger", outcome_known=False), False),
+        (failed("transient", outcome_known=False, idempotent=True), False),
+        (failed("step"), False),
+    ],
+)
+async def test_only_a_failure_that_took_no_effect_falls_back(
+    error: Exception, *, falls: bool
+) -> None:
+    executors = Executors(dagger=error)
+    end, decision = await run(executors, RolloutRule(mode="fallback"))
+    assert executors.asked == (["dagger", "process"] if falls else ["dagger"])
+    assert decision is not None
+    if falls:
+        assert isinstance(end, Outcome)
+        assert decision.executor == "process"
+        assert decision.fell_back.startswith("SG15")
+    else:
+        assert end is error
+        assert (decision.executor, decision.fell_back) == ("dagger", "")
+
+
+async def test_an_exit_code_is_an_outcome_and_never_falls_back() -> None:
+    executors = Executors(dagger=outcome("dagger", exit_code=3))
+    end, _ = await run(executors, RolloutRule(mode="fallback"))
+    assert executors.asked == ["dagger"]
+    assert isinstance(end, Outcome)
+    assert end.exit_code == 3
+
+
+async def test_a_step_whose_decision_nobody_wants_runs_all_the_same() -> None:
+    async def find(capability: str) -> Rollout | None:
+        return Rollout(capability=capability, rules={"*": RolloutRule(mode="dagger")})
+
+    executors = Executors()
+    plan = RolloutPlan(find, by_default, ("process", "dagger"))
+    assert (await plan(Asked(SPEC, "lint", "t", "check"), executors)).executor == "dagger"
