@@ -7,14 +7,17 @@ and rollout (the plan).
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
+
+from switchgear.steps.rollouts import RolloutTable
 
 if TYPE_CHECKING:
     from switchgear.agent.run import OnLine
     from switchgear.bus.port import Blobs
-    from switchgear.steps.executor import Asked, Guard
+    from switchgear.bus.side_streams import Documents
+    from switchgear.steps.executor import Asked, Executor, Guard, RunOn
     from switchgear.steps.guard import Guards
     from switchgear.steps.result import Outcome, RunResult
     from switchgear.steps.runner import Runner
@@ -24,10 +27,17 @@ class Executing:
     """The `RunCommand` of a worker."""
 
     def __init__(
-        self, make: Callable[[], Runner] | None = None, guards: Guards | None = None
+        self,
+        make: Callable[[], Runner] | None = None,
+        guards: Guards | None = None,
+        documents: Documents | None = None,
     ) -> None:
-        """`make`: how to make the runner; None: from this process's settings, its executors behind `guards`."""
-        self._make = make or partial(composed, guards)
+        """`make`: how to make the runner; None: from this process's settings, its executors behind `guards`.
+
+        `documents` hold the rollouts, which then choose among the executors; None: there are none.
+        """
+        self._rollouts = None if documents is None else RolloutTable(documents)
+        self._make = make or partial(composed, guards, self._rollouts)
         self._runner: Runner | None = None
 
     async def __call__(self, asked: Asked, on_line: OnLine, blobs: Blobs) -> RunResult:
@@ -38,20 +48,40 @@ class Executing:
 
     async def close(self) -> None:
         """Let go of what the executors hold."""
+        if self._rollouts is not None:
+            await self._rollouts.close()
         if self._runner is not None:
             await self._runner.close()
 
 
-def composed(guards: Guards | None = None) -> Runner:
+def composed(guards: Guards | None = None, rollouts: RolloutTable | None = None) -> Runner:
     """A runner as the environment configures it. Imported here: an agent without commands never pays for it."""
     from switchgear.steps.executors.process import ProcessExecutor
-    from switchgear.steps.runner import Runner
     from switchgear.steps.settings import StepSettings
 
-    return Runner([ProcessExecutor(StepSettings.load(os.environ))], guard=_guard(guards))
+    executors = [ProcessExecutor(StepSettings.load(os.environ))]
+    return planned(executors, guarded(guards), rollouts)
 
 
-def _guard(guards: Guards | None) -> Guard | None:
+def planned(
+    executors: Sequence[Executor], guard: Guard | None, rollouts: RolloutTable | None
+) -> Runner:
+    """A runner of these executors, whose plan is the capability's rollout where it has one."""
+    from switchgear.steps.rollout import RolloutPlan
+    from switchgear.steps.runner import Runner
+
+    if rollouts is None:
+        return Runner(executors, guard=guard)
+
+    async def without(asked: Asked, run_on: RunOn) -> Outcome:
+        return await runner.by_image(asked, run_on)
+
+    plan = RolloutPlan(rollouts.find, without, {executor.name for executor in executors})
+    runner = Runner(executors, plan=plan, guard=guard)
+    return runner
+
+
+def guarded(guards: Guards | None) -> Guard | None:
     """What asks the instance's breakers around each execution."""
     if guards is None:
         return None
