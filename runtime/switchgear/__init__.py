@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from switchgear.agent.context import Context
     from switchgear.agent.declare import Agent
     from switchgear.agent.outcome import Outcome
+    from switchgear.agent.pipelines import PipelineResult, load_pipelines
     from switchgear.agent.resource import Resource
     from switchgear.agent.step import step
     from switchgear.agent.task_info import TaskInfo
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from switchgear.contract.topic import Message, Topic
     from switchgear.contract.values import Retry
     from switchgear.errors import (
+        BreakerOpen,
         ClearTextRefused,
         ConfigError,
         Conflict,
@@ -55,6 +57,8 @@ if TYPE_CHECKING:
         UsageError,
         WaitTimeout,
     )
+    from switchgear.pipelines.faults import PipelineInvalid
+    from switchgear.resilience.breaker import Breaker
     from switchgear.steps.result import RunResult
     from switchgear.steps.sources import git
     from switchgear.steps.spec import StepSpec, command, container
@@ -67,11 +71,13 @@ __version__ = "0.1.0"
 _HOMES: dict[str, str] = {
     # declare
     "Agent": "agent.declare",
+    "Breaker": "resilience.breaker",
     "Capability": "contract.capability",
     "Cron": "contract.cron",
     "Resource": "agent.resource",
     "Retry": "contract.values",
     "Topic": "contract.topic",
+    "load_pipelines": "agent.pipelines",
     "step": "agent.step",
     # handle
     "Approval": "contract.approval",
@@ -79,6 +85,7 @@ _HOMES: dict[str, str] = {
     "Context": "agent.context",
     "Message": "contract.topic",
     "Outcome": "agent.outcome",
+    "PipelineResult": "agent.pipelines",
     "RunResult": "steps.result",
     "StepSpec": "steps.spec",
     "TaskInfo": "agent.task_info",
@@ -108,6 +115,7 @@ _HOMES: dict[str, str] = {
     "TaskRejected": "errors",
     "WaitTimeout": "errors",
     # errors that handlers meet
+    "BreakerOpen": "errors",
     "DuplicateKey": "errors",
     "InvalidInput": "errors",
     "NotDeclared": "errors",
@@ -120,6 +128,7 @@ _HOMES: dict[str, str] = {
     "ConfigError": "errors",
     "ExtraMissing": "errors",
     "Forbidden": "errors",
+    "PipelineInvalid": "pipelines.faults",
     "ProtocolError": "errors",
     "ServerUnfit": "errors",
     "SwitchgearError": "errors",
@@ -130,11 +139,13 @@ _HOMES: dict[str, str] = {
 __all__ = [
     # declare
     "Agent",
+    "Breaker",
     "Capability",
     "Cron",
     "Resource",
     "Retry",
     "Topic",
+    "load_pipelines",
     "step",
     # handle
     "Approval",
@@ -142,6 +153,7 @@ __all__ = [
     "Context",
     "Message",
     "Outcome",
+    "PipelineResult",
     "RunResult",
     "StepSpec",
     "TaskInfo",
@@ -171,6 +183,7 @@ __all__ = [
     "TaskRejected",
     "WaitTimeout",
     # errors that handlers meet
+    "BreakerOpen",
     "DuplicateKey",
     "InvalidInput",
     "NotDeclared",
@@ -183,6 +196,7 @@ __all__ = [
     "ConfigError",
     "ExtraMissing",
     "Forbidden",
+    "PipelineInvalid",
     "ProtocolError",
     "ServerUnfit",
     "SwitchgearError",

@@ -16,13 +16,24 @@ DOOR = Path(str(switchgear.__file__))
 
 HOMES: dict[str, str] = vars(switchgear)["_HOMES"]
 GROUPS = {
-    "declare": ["Agent", "Capability", "Cron", "Resource", "Retry", "Topic", "step"],
+    "declare": [
+        "Agent",
+        "Breaker",
+        "Capability",
+        "Cron",
+        "Resource",
+        "Retry",
+        "Topic",
+        "load_pipelines",
+        "step",
+    ],
     "handle": [
         "Approval",
         "Artifact",
         "Context",
         "Message",
         "Outcome",
+        "PipelineResult",
         "RunResult",
         "StepSpec",
         "TaskInfo",
@@ -45,6 +56,7 @@ GROUPS = {
         "WaitTimeout",
     ],
     "errors that handlers meet": [
+        "BreakerOpen",
         "DuplicateKey",
         "InvalidInput",
         "NotDeclared",
@@ -58,6 +70,7 @@ GROUPS = {
         "ConfigError",
         "ExtraMissing",
         "Forbidden",
+        "PipelineInvalid",
         "ProtocolError",
         "ServerUnfit",
         "SwitchgearError",

@@ -30,6 +30,7 @@ GROUPS: Final[dict[str, str]] = {
     "capability": "What the mesh offers.",
     "schedule": "Tasks that are started again and again.",
     "topic": "Messages that start tasks, and reach who listens.",
+    "pipeline": "Step graphs in files: draw them, check them.",
     "context": "Saved settings: where meshes are, and who acts.",
 }
 
@@ -230,6 +231,18 @@ COMMANDS: Final[tuple[Command, ...]] = (
         "topic:tail",
         "Show a topic's messages as they are published.",
         ("switchgear topic tail tagged", "switchgear topic tail tagged --count 1 --json"),
+    ),
+    Command(
+        "pipeline show",
+        "pipeline:show",
+        "Draw a pipeline's steps as a graph, with its parameters and results.",
+        ("switchgear pipeline show ci.toml", "switchgear pipeline show ci.toml --json"),
+    ),
+    Command(
+        "pipeline check",
+        "pipeline:check",
+        "Tell all that is wrong with pipeline files, by line and column.",
+        ("switchgear pipeline check ci.toml nightly.yaml", "switchgear pipeline check pipelines/"),
     ),
     Command(
         "explain",

@@ -50,6 +50,15 @@ REJECTIONS: dict[str, tuple[str, str]] = {
 }
 """Admission refusals: code -> (meaning, fix). They end a task as `rejected`."""
 
+PIPELINE_CODES: dict[str, str] = {
+    "SG1530": "the file cannot be read, or is neither TOML nor YAML",
+    "SG1531": "a key or a value that means nothing here, or a name that stands twice",
+    "SG1532": "steps that do not hang together: an unknown step or artifact, or a cycle",
+    "SG1533": "an expression that cannot be read, or names what is not there",
+    "SG1534": "more steps, combinations or values than allowed",
+}
+"""What a fault of a pipeline file (`PipelineInvalid`) of each code means."""
+
 OVERLOADS: frozenset[str] = frozenset({"SG1210", "SG1211", "SG1212"})
 """Refusals that pass: callers meet them as Overloaded."""
 

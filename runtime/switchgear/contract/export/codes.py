@@ -39,6 +39,9 @@ def error_table() -> dict[str, Any]:
         found[code] = _row("rejection", meaning, fix, "final")
     for code, (meaning, fix) in codes.FAILURES.items():
         found[code] = _row("failure", meaning, fix, "policy")
+    for code, meaning in codes.PIPELINE_CODES.items():
+        fix = "`switchgear pipeline check FILE` lists what is wrong"
+        found[code] = _row("pipeline", meaning, fix, "final")
     return {"description": ERRORS_TEXT, "codes": dict(sorted(found.items()))}
 
 
