@@ -64,7 +64,9 @@ def failed(key: str, known: DaggerFacts, finding: Finding) -> StepFailed:
     if known.stderr and known.stderr.strip() not in why:
         why = f"{why}: {known.stderr.strip()[-1000:]}"
     return StepFailed(
-        f"step {key} could not be run by the engine" if finding.before_run else f"step {key} failed in the engine",
+        f"step {key} could not be run by the engine"
+        if finding.before_run
+        else f"step {key} failed in the engine",
         key=key,
         exit_code=known.exit_code,
         stderr=known.stderr,
@@ -83,7 +85,9 @@ def _may_repeat(finding: Finding) -> bool:
 
 def _final(error_class: str) -> str:
     """Classes of what is pointless to repeat stay; one that policies repeat would not be heard."""
-    return error_class if error_class in {"invalid", "auth", "bug", "cancelled", "step"} else "invalid"
+    return (
+        error_class if error_class in {"invalid", "auth", "bug", "cancelled", "step"} else "invalid"
+    )
 
 
 def _chain(error: BaseException) -> list[BaseException]:
@@ -95,7 +99,7 @@ def _chain(error: BaseException) -> list[BaseException]:
             todo = last
             continue
         if isinstance(todo, BaseExceptionGroup):
-            todo = cast("Sequence[BaseException]", todo.exceptions)[0]  # pyright: ignore[reportUnknownMemberType]
+            todo = cast("Sequence[BaseException]", todo.exceptions)[0]
             continue
         chain.append(todo)
         todo = todo.__cause__ or todo.__context__
@@ -111,7 +115,11 @@ def _last_attempt(error: BaseException) -> BaseException | None:
 def _kinds(error: BaseException) -> list[type]:
     """Its type, and for types below a known one that too: an error of the system has many."""
     kinds: list[type] = [type(error)]
-    kinds += [kind for kind in (TimeoutError, FileNotFoundError, ConnectionRefusedError) if isinstance(error, kind)]
+    kinds += [
+        kind
+        for kind in (TimeoutError, FileNotFoundError, ConnectionRefusedError)
+        if isinstance(error, kind)
+    ]
     return kinds
 
 
@@ -129,5 +137,3 @@ def _number(value: object) -> int | None:
 
 def _words(command: object) -> tuple[str, ...]:
     return tuple(map(str, cast("list[object]", command))) if isinstance(command, list) else ()
-
-

@@ -1,0 +1,382 @@
+"""Runs steps in the containers of a Dagger engine.
+
+Above: the runner, which asks the breakers of `dependencies` first. Below: `dagger_links` (the shared session),
+`dagger_pipeline` (spec to SDK calls), `dagger_script` (what runs inside), `dagger_errors` (what failures mean).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import secrets
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from switchgear.errors import StepFailed
+from switchgear.resilience.dagger_failures import Finding, dagger_finding
+from switchgear.steps.executor import Health, OnLine, Unsupported
+from switchgear.steps.executors import dagger_pipeline, dagger_script
+from switchgear.steps.executors.dagger_errors import SessionFailed, facts, failed
+from switchgear.steps.executors.dagger_links import Links
+from switchgear.steps.executors.dagger_settings import DaggerSettings
+from switchgear.steps.result import Limits, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import dagger
+
+    from switchgear.steps.executors.dagger_link import Link
+    from switchgear.steps.executors.dagger_script import Frame
+    from switchgear.steps.images import Image
+    from switchgear.steps.settings import StepSettings
+    from switchgear.steps.spec import StepSpec
+    from switchgear.steps.workspace import Workspace
+
+_HEALTH = 2.0
+"""Seconds for an engine to show that it is well."""
+_STOPPING = 5.0
+"""Seconds to end the services of a step."""
+_OPEN_NETWORK = "the network was not cut off: an engine cannot do that for one step"
+
+
+class PullTimeout(Exception):
+    """An image that did not come in time: a registry may accept and never answer."""
+
+
+class _Again(Exception):
+    """The session died before the step ran: a new one may do it."""
+
+
+class DaggerExecutor:
+    """Runs steps in an engine."""
+
+    name = "dagger"
+
+    def __init__(self, settings: StepSettings, engine: DaggerSettings) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._links = Links(engine)
+        self._slots = asyncio.Semaphore(engine.concurrency)
+
+    @classmethod
+    def configured(
+        cls, settings: StepSettings, environ: Mapping[str, str]
+    ) -> DaggerExecutor | None:
+        """The executor, if the environment names a CLI or a session; else None. Raises ConfigError."""
+        engine = DaggerSettings.load(environ)
+        return cls(settings, engine) if engine.configured else None
+
+    @property
+    def links(self) -> Links:
+        """The session that its steps share."""
+        return self._links
+
+    def unsupported(self, spec: StepSpec) -> Unsupported | None:
+        """What of the spec an engine cannot do."""
+        if importlib.util.find_spec("dagger") is None:
+            return Unsupported(
+                feature="a container",
+                why="the packages of the extra `dagger` are not installed",
+                fix="pip install 'switchgear[dagger]'",
+            )
+        if spec.image is None:
+            return Unsupported(
+                feature="the programs of the agent's host",
+                why="an engine runs images only",
+                fix="begin the step with container(image)",
+            )
+        return _lacking(spec, strict=self._engine.strict_network)
+
+    def dependencies(self, spec: StepSpec) -> tuple[str, ...]:
+        """The engine, and the registries of its images."""
+        wanted = [spec, *(service.spec for service in spec.services)]
+        hosts = {
+            f"registry:{image.host}"
+            for one in wanted
+            if one.image is not None
+            and (image := dagger_pipeline.resolved(one, self._settings.aliases)).host
+        }
+        return (self.name, *sorted(hosts))
+
+    async def execute(
+        self, spec: StepSpec, *, on_line: OnLine | None, workspace: Workspace
+    ) -> Outcome:
+        """Run it. Raises StepFailed."""
+        known = {} if self._engine.provided else dict(self._engine.environ)
+        prepared = await dagger_pipeline.prepare(spec, workspace, known)
+        async with self._slots:
+            try:
+                outcome = await self._try(spec, prepared, workspace, last=False)
+            except _Again:
+                outcome = await self._try(spec, prepared, workspace, last=True)
+        _tell(outcome, on_line)
+        return outcome
+
+    async def health(self) -> Health:
+        """Whether the engine answers now."""
+        link = self._links.current
+        try:
+            if link is not None:
+                well = await link.probe(_HEALTH)
+            else:
+                well = await _answers(self._engine)
+        except SessionFailed as error:
+            return Health(ok=False, why=f"{error}: {error.stderr.strip()[-500:]}".rstrip(": "))
+        return Health(ok=well, why="" if well else "the engine gives no sign of life")
+
+    async def close(self) -> None:
+        """Release the session."""
+        await self._links.close()
+
+    async def _try(
+        self,
+        spec: StepSpec,
+        prepared: dagger_pipeline.Prepared,
+        workspace: Workspace,
+        *,
+        last: bool,
+    ) -> Outcome:
+        image = dagger_pipeline.resolved(spec, self._settings.aliases)
+        step = _Step(self._engine, self._settings.aliases, spec, image, prepared, workspace)
+        link: Link | None = None
+        try:
+            async with self._links.use() as link:
+                return await link.run(step.run(link))
+        except StepFailed:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever an SDK raises must get its class
+            await self._failed(error, step, link, last=last)
+
+    async def _failed(
+        self, error: Exception, step: _Step, link: Link | None, *, last: bool
+    ) -> NoReturn:
+        """Say what the failure means, for the session and for the step."""
+        found = facts(error, own=dagger_script.mark(step.spec))
+        finding = dagger_finding(found, registry=step.pulling or step.image.host)
+        if not step.begun:
+            verdict = finding.verdict._replace(outcome_known=True)
+            finding = finding._replace(before_run=True, verdict=verdict)
+        if link is not None and finding.fatal:
+            finding = await self._judged(finding, link, found.kinds)
+        if link is not None and finding.fatal:
+            await self._links.retire(link, f"{found.kinds[0]}: {found.message[-200:]}")
+            if finding.before_run and not last and finding.verdict.retryable:
+                raise _Again from error
+        raise failed(step.workspace.key, found, finding) from error
+
+    async def _judged(self, finding: Finding, link: Link, kinds: tuple[str, ...]) -> Finding:
+        """A step that was late says nothing against a session whose engine answers others."""
+        late = kinds[0] == "TimeoutError"
+        seconds = self._engine.probe_timeout.total_seconds()
+        return finding._replace(fatal=not (late and await link.probe(seconds)))
+
+
+class _Step:
+    """One try of one step on one session."""
+
+    def __init__(
+        self,
+        engine: DaggerSettings,
+        aliases: Mapping[str, str],
+        spec: StepSpec,
+        image: Image,
+        prepared: dagger_pipeline.Prepared,
+        workspace: Workspace,
+    ) -> None:
+        self.spec = spec
+        self.image = image
+        self.workspace = workspace
+        self.begun = False
+        """Whether its commands may have begun to run."""
+        self.pulling = ""
+        """The registry that is being asked."""
+        self._engine = engine
+        self._aliases = aliases
+        self._prepared = prepared
+        self._run = secrets.token_hex(8)
+        self._notes: list[str] = [] if spec.networked else [_OPEN_NETWORK]
+
+    async def run(self, link: Link) -> Outcome:
+        """Run it. Raises what the SDK raises, TimeoutError, PullTimeout, StepFailed."""
+        container = await self._base(link, self.image)
+        client = link.client
+        services: list[dagger.Service] = []
+        try:
+            for service in self.spec.services:
+                image = dagger_pipeline.resolved(service.spec, self._aliases)
+                theirs = await self._base(link, image)
+                known = {} if self._engine.provided else dict(self._engine.environ)
+                prepared = await dagger_pipeline.prepare(service.spec, self.workspace, known)
+                theirs = dagger_pipeline.surround(client, theirs, service.spec, prepared)
+                services.append(dagger_pipeline.service(theirs, service.spec, self._run))
+                container = container.with_service_binding(service.name, services[-1])
+            container = dagger_pipeline.surround(client, container, self.spec, self._prepared)
+            after = dagger_pipeline.execution(container, self.spec, self._run)
+            return await self._executed(after)
+        finally:
+            await _stop(link, services)
+
+    async def _base(self, link: Link, image: Image) -> dagger.Container:
+        """The image, pulled or read; a session remembers what it has."""
+        key = dagger_pipeline.image_key(image)
+        if image.kind == "registry" and not image.digest:
+            self._notes.append(f"{image.text} is not pinned by its digest: it may change")
+        if key is not None and key in link.images:
+            return link.images[key]
+        self.pulling = image.host
+        limit = self._engine.pull_timeout.total_seconds()
+        try:
+            async with asyncio.timeout(limit):
+                container = await dagger_pipeline.base(link.client, image).sync()
+        except TimeoutError:
+            raise PullTimeout(f"{image.text} did not come within {limit:g} s") from None
+        self.pulling = ""
+        if key is not None:
+            link.images[key] = container
+        return container
+
+    async def _executed(self, after: dagger.Container) -> Outcome:
+        import dagger
+
+        loop = asyncio.get_running_loop()
+        limit = self.spec.time_limit
+        longest = None if limit is None else (limit + self._engine.grace).total_seconds()
+        began = loop.time()
+        self.begun = True
+        try:
+            async with asyncio.timeout(longest):
+                frame = dagger_script.parse(self.spec, await after.stdout())
+        except dagger.ExecError as error:
+            frame = self._frame_of(error)
+        took = timedelta(seconds=loop.time() - began)
+        good = not frame.timed_out and frame.exit_code in self.spec.exit_codes
+        kept = await self._outputs(after, frame) if good and self.spec.declared_outputs else {}
+        return Outcome(
+            exit_code=frame.exit_code,
+            stdout=frame.stdout,
+            stderr=frame.stderr,
+            truncated=frame.truncated,
+            duration=took if frame.duration is None else frame.duration,
+            timed_out=frame.timed_out,
+            outputs=kept,
+            executor=DaggerExecutor.name,
+            isolation="container",
+            limits=_limits(self.spec),
+            cached=frame.run != self._run,
+            notes=tuple(self._notes),
+        )
+
+    def _frame_of(self, error: dagger.ExecError) -> Frame:
+        """What the script told, if it was the script that failed."""
+        if dagger_script.mark(self.spec) not in error.command:
+            raise error
+        try:
+            return dagger_script.parse(self.spec, error.stdout, error.stderr)
+        except dagger_script.Unframed:
+            raise error from None
+
+    async def _outputs(self, after: dagger.Container, frame: Frame) -> dict[str, Any]:
+        folder: Path = self.workspace.directory / "outputs"
+        written = await dagger_pipeline.export(
+            after, self.spec, frame.outputs, folder, self.workspace.key
+        )
+        return {name: await self.workspace.keep(name, path) for name, path in written.items()}
+
+
+async def _stop(link: Link, services: list[dagger.Service]) -> None:
+    """End services now: their processes would outlive a cancelled step until the session closes."""
+    if not services or link.lost.done():
+        return
+
+    async def stop() -> None:
+        async with asyncio.timeout(_STOPPING):
+            await asyncio.gather(*(service.stop(kill=True) for service in services))
+
+    ending = asyncio.ensure_future(stop())
+    try:
+        await asyncio.shield(ending)
+    except asyncio.CancelledError:
+        await asyncio.wait({ending})
+        raise
+    except Exception:  # noqa: BLE001  # whatever it is: only the end of the session ends them now
+        link.lose("a step's services could not be stopped")
+
+
+async def _answers(engine: DaggerSettings) -> bool:
+    """Whether an engine answers through a session that is opened for the question alone. Raises SessionFailed."""
+    from switchgear.steps.executors.dagger_link import probe
+    from switchgear.steps.executors.dagger_session import CliSession
+
+    if engine.provided is not None:
+        return await probe(engine.provided.port, engine.provided.token, _HEALTH)
+    short = DaggerSettings(
+        cli=engine.cli,
+        runner=engine.runner,
+        environ=engine.environ,
+        start_timeout=timedelta(seconds=_HEALTH),
+    )
+    session = await CliSession.start(short)
+    try:
+        return await probe(session.port, session.token, _HEALTH)
+    finally:
+        await session.kill()
+
+
+def _lacking(spec: StepSpec, *, strict: bool) -> Unsupported | None:
+    if not spec.commands:
+        return Unsupported(
+            feature="an image's own command",
+            why="a step runs the commands that its spec names",
+            fix="add .exec(…)",
+        )
+    if spec.file_limit is not None:
+        return Unsupported(
+            feature="a limit of file sizes",
+            why="an engine has none, and the step's outputs would count",
+            fix="leave out .limits(file=…), or run it as a process",
+        )
+    if strict and not spec.networked:
+        return Unsupported(
+            feature="a network that is cut off",
+            why="an engine cannot do that for one step, and SWITCHGEAR_DAGGER_NETWORK is strict",
+            fix="add .network(), or run it as a process",
+        )
+    for service in spec.services:
+        if service.spec.image is None:
+            return Unsupported(
+                feature=f"the service {service.name} without an image",
+                why="an engine runs images only",
+                fix="begin its spec with container(image)",
+            )
+    return _missing(spec)
+
+
+def _missing(spec: StepSpec) -> Unsupported | None:
+    for prefix in ("oci:", "rootfs:"):
+        path = (spec.image or "").removeprefix(prefix)
+        if path != spec.image and not os.path.exists(path):  # noqa: PTH110 - spec holds text
+            return Unsupported(
+                feature=f"the image {spec.image}",
+                why=f"{path} does not exist",
+                fix="put it there, or change the image",
+            )
+    return None
+
+
+def _limits(spec: StepSpec) -> Limits:
+    return Limits(
+        memory="" if spec.memory_limit is None else "address-space",
+        cpu="" if spec.cpu_limit is None else "cpu-time",
+    )
+
+
+def _tell(outcome: Outcome, on_line: OnLine | None) -> None:
+    """Hand on the lines of both outputs, which an engine gives only when the step has ended."""
+    if on_line is None:
+        return
+    for stream, text in (("stdout", outcome.stdout), ("stderr", outcome.stderr)):
+        for line in text.splitlines():
+            on_line(stream, line)

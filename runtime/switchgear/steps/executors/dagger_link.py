@@ -1,0 +1,148 @@
+"""One session and the SDK's client on it: an isolated connection that never sends a query twice.
+
+The SDK's own retry would run a failing step five times, its global client stays broken after one failure, and its
+`async with` takes over logging where an OTEL_ variable is set: none of the three is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from switchgear.steps.executors.dagger_errors import SessionLost
+from switchgear.steps.executors.dagger_session import CliSession
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    import dagger
+
+    from switchgear.steps.executors.dagger_settings import DaggerSettings
+
+_CLOSING = 2.0
+"""Seconds for a client to close its connections."""
+
+
+class Link:
+    """A session with a client. Whoever uses it holds it by `users`."""
+
+    def __init__(
+        self,
+        client: dagger.Client,
+        connection: Any,
+        cli: CliSession | None,
+        address: tuple[int, str],
+    ) -> None:
+        self.client = client
+        self.users = 0
+        self.images: dict[tuple[str, ...], dagger.Container] = {}
+        """Images that are there already, in this session."""
+        self.lost: asyncio.Future[SessionLost] = asyncio.get_running_loop().create_future()
+        """Why it is of no use any more, once it is."""
+        self._connection = connection
+        self._cli = cli
+        self._address = address
+        self._watch = None if cli is None else asyncio.ensure_future(self._watched(cli))
+
+    @classmethod
+    async def open(cls, settings: DaggerSettings) -> Link:
+        """Start a session, or join the provided one, and connect.
+
+        Raises SessionFailed, TimeoutError, or what the SDK raises; then nothing of it is left, as on a cancel.
+        """
+        cli = None if settings.provided else await CliSession.start(settings)
+        try:
+            port, token = (
+                (settings.provided.port, settings.provided.token)
+                if settings.provided
+                else (cli.port, cli.token)  # type: ignore[union-attr]
+            )
+            async with asyncio.timeout(settings.connect_timeout.total_seconds()):
+                client, connection = await connect(port, token)
+        except BaseException:
+            if cli is not None:
+                await cli.kill()
+            raise
+        return cls(client, connection, cli, (port, token))
+
+    @property
+    def pid(self) -> int | None:
+        """Of the CLI, where it is ours."""
+        return None if self._cli is None else self._cli.pid
+
+    @property
+    def stderr(self) -> str:
+        """The last words of the CLI."""
+        return "" if self._cli is None else self._cli.stderr
+
+    async def probe(self, timeout: float) -> bool:
+        """Whether the engine gives a sign of life, on a connection of its own."""
+        return await probe(*self._address, timeout)
+
+    def lose(self, why: str, *, frozen: bool = False) -> None:
+        """It is of no use any more: whoever uses it hears so."""
+        if not self.lost.done():
+            self.lost.set_result(SessionLost(why, frozen=frozen))
+
+    async def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Await this work, or raise SessionLost when the session is lost first; the work is cancelled then."""
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait({task, self.lost}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+        if task.cancelled():
+            raise self.lost.result()
+        return task.result()
+
+    async def close(self, *, kill: bool = False) -> None:
+        """Let go of the session; `kill`: at once. What still uses it fails."""
+        self.lose("the session was closed")
+        if self._watch is not None:
+            self._watch.cancel()
+        with suppress(Exception):  # a connection that cannot be closed is as good as closed
+            async with asyncio.timeout(_CLOSING):
+                await self._connection.close()
+        if self._cli is not None:
+            await (self._cli.kill() if kill else self._cli.close())
+
+    async def _watched(self, cli: CliSession) -> None:
+        await cli.ended()
+        self.lose(f"the session's CLI ended: {cli.stderr.strip()[-500:] or 'it said nothing'}")
+
+
+async def connect(port: int, token: str) -> tuple[dagger.Client, Any]:
+    """A client of its own on this session, and the connection to close in the end. Raises as the SDK."""
+    # It takes a second and holds 16,000 generated lines: elsewhere, so that leases are extended meanwhile.
+    dagger = await asyncio.to_thread(importlib.import_module, "dagger")
+    sessions = importlib.import_module("dagger.client._session")
+    configs = importlib.import_module("dagger.client._config")
+    connection = sessions.SingleConnection(
+        sessions.ConnectParams(port=port, session_token=token), configs.ConnectConfig(retry=None)
+    )
+    try:
+        await connection.connect()
+    except BaseException:
+        await connection.close()
+        raise
+    return dagger.Client.from_connection(connection), connection
+
+
+async def probe(port: int, token: str, timeout: float) -> bool:
+    """Whether the engine behind this session answers within so many seconds."""
+    import httpx
+
+    with suppress(httpx.HTTPError, TimeoutError, ValueError):
+        async with (
+            asyncio.timeout(timeout),
+            httpx.AsyncClient(trust_env=False, timeout=timeout, auth=(token, "")) as client,
+        ):
+            answer = await client.post(
+                f"http://127.0.0.1:{port}/query", json={"query": "{ version }"}
+            )
+            return answer.is_success and "data" in answer.json()
+    return False
