@@ -88,9 +88,12 @@ fmt: $(VENV_STAMP) ## format the code and apply the safe fixes
 types: $(VENV_STAMP) $(NODE_STAMP) ## pyright, strict
 	node_modules/.bin/pyright
 
+# Processes that share the tests; those of one file stay together.
+JOBS ?= 2
+
 .PHONY: test
-test: $(VENV_STAMP) $(NODE_STAMP) ## all tests; ARGS='…' goes to pytest
-	$(BIN)/pytest $(ARGS)
+test: $(VENV_STAMP) $(NODE_STAMP) ## all tests, in JOBS=2 processes; ARGS='…' goes to pytest
+	$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 # How much of each proof runs: seeds of the simulation, schedules of faults on real processes, minutes of a soak.
 SEEDS ?= 1000
