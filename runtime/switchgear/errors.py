@@ -6,8 +6,7 @@ SG16 embedded server. The same code stands in exceptions, ledger entries, CLI ou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal
 
 Disposition = Literal["final", "retry", "unknown"]
 
@@ -251,7 +250,7 @@ class StepFailed(SwitchgearError):
 
     code = "SG1503"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that is known of a failure, by name
         self,
         what: str,
         *,
@@ -327,41 +326,6 @@ class InvalidInput(SwitchgearError):
     def __init__(self, what: str, *, path: str = "$", why: str = "", fix: str = "") -> None:
         super().__init__(what, why=why, fix=fix)
         self.path = path
-
-
-class PipelineFault(NamedTuple):
-    """One thing that is wrong in a pipeline file, and where; prints as `file:line:column: code: …`."""
-
-    file: str
-    line: int
-    """From 1."""
-    column: int
-    """From 1, in characters."""
-    code: str
-    what: str
-    why: str = ""
-    fix: str = ""
-
-    def __str__(self) -> str:
-        text = f"{self.file}:{self.line}:{self.column}: {self.code}: {self.what}"
-        if self.why:
-            text += f" because {self.why}"
-        return f"{text}. Fix: {self.fix}" if self.fix else text
-
-
-class PipelineInvalid(SwitchgearError):
-    """A pipeline file that cannot be used; `faults` is all that is wrong, each with its place and code."""
-
-    code = "SG1530"
-    default_fix = "`switchgear pipeline check FILE` lists what is wrong"
-
-    def __init__(self, faults: Sequence[PipelineFault]) -> None:
-        files = ", ".join(dict.fromkeys(fault.file for fault in faults))
-        number = "a fault" if len(faults) == 1 else f"{len(faults)} faults"
-        super().__init__(f"{number} in {files}", why="\n".join(str(fault) for fault in faults))
-        self.faults = tuple(faults)
-        if faults:
-            self.code = faults[0].code
 
 
 class RolloutRefused(UsageError):

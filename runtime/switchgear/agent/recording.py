@@ -12,6 +12,7 @@ import msgspec
 from switchgear.agent.attempt import Attempt, CancelledMeanwhile, Common, Lost, Suspended
 from switchgear.agent.classifying import Judge
 from switchgear.contract import codec, entries
+from switchgear.contract.rollout import Decision
 from switchgear.contract.values import Awaited, Failure
 from switchgear.errors import DuplicateKey, NotRecordable, StepChanged, SwitchgearError
 from switchgear.lifecycle import recording
@@ -96,6 +97,7 @@ class Recording:
         executor: str = "",
         retries: int = 0,
         signal: int = 0,
+        decision: Decision | None = None,
     ) -> None:
         """Record a result. Raises CancelledError where the task is no longer this run's to record for."""
         await self.append(
@@ -112,6 +114,7 @@ class Recording:
                 executor=executor,
                 retries=retries,
                 signal=signal,
+                decision=decision,
             )
         )
 
@@ -125,6 +128,7 @@ class Recording:
         duration: timedelta | None = None,
         executor: str = "",
         signal: int = 0,
+        decision: Decision | None = None,
         still: Callable[[History], bool] | None = None,
     ) -> bool:
         """Record a failure, which later runs raise again until the next retry. `still` as for `Attempt.append`."""
@@ -144,6 +148,7 @@ class Recording:
                 duration=duration,
                 executor=executor,
                 signal=signal,
+                decision=decision,
             ),
             still=still,
         )

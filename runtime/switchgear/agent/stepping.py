@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from switchgear.agent.recording import Kind
     from switchgear.agent.run import Run
+    from switchgear.contract.rollout import Decision
     from switchgear.steps.result import RunResult
     from switchgear.steps.spec import StepSpec
 
@@ -59,6 +60,7 @@ async def command(run: Run, key: str, spec: StepSpec) -> RunResult:
     """Run a command, or return what an earlier run recorded of it."""
     from switchgear.steps.executor import Asked
     from switchgear.steps.result import RunResult
+    from switchgear.steps.rollout import DECIDED
 
     digest = of_values(spec)
     found = run.recording.find(key, "run", digest)
@@ -68,24 +70,40 @@ async def command(run: Run, key: str, spec: StepSpec) -> RunResult:
     with run.waits.working():
         began = run.attempt.clock.now()
         fenced = spec.env(**{FENCE: str(run.attempt.hold)})
+        decided: list[Decision] = []
+        token = DECIDED.set(decided)
         try:
             execute = run.services.instrument(run.task.id, key, run.services.run_command)
             asked = Asked(fenced, key, run.task.id, run.task.capability)
             result = await execute(asked, run.reports.output, run.attempt.bus.blobs)
         except SwitchgearError as error:
-            await _failed(run, key, "run", digest, error, began)
+            await _failed(run, key, "run", digest, error, began, *decided)
             raise
+        finally:
+            DECIDED.reset(token)
         data = codec.encode(result)
         stored = await payload.store(run.attempt.bus.blobs, data)
         took = run.attempt.clock.now() - began
         await run.recording.done(
-            key, "run", digest, stored, duration=took, executor=result.executor
+            key,
+            "run",
+            digest,
+            stored,
+            duration=took,
+            executor=result.executor,
+            decision=decided[0] if decided else None,
         )
         return msgspec.json.decode(data, type=RunResult)
 
 
 async def _failed(
-    run: Run, key: str, kind: Kind, digest: str, error: SwitchgearError, began: datetime
+    run: Run,
+    key: str,
+    kind: Kind,
+    digest: str,
+    error: SwitchgearError,
+    began: datetime,
+    decision: Decision | None = None,
 ) -> None:
     """Record the failure; a mistake of the code is none of the step's, and may be mended before the next run."""
     if isinstance(error, NotRecordable | StepChanged | UsageError):
@@ -94,4 +112,7 @@ async def _failed(
         run.attempt.refused = True
         return  # nothing was done: the next run asks again
     took = run.attempt.clock.now() - began
-    await run.recording.failed(key, kind, digest, error, duration=took)
+    executor = "" if decision is None else decision.executor
+    await run.recording.failed(
+        key, kind, digest, error, duration=took, executor=executor, decision=decision
+    )

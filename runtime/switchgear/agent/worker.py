@@ -69,7 +69,7 @@ class Worker:
         self._open = AsyncExitStack()
         judge = Classifier(agent.classifiers, clock)
         self._breaking = Breaking(agent, judge, self._breakers_changed)
-        executing = Executing(guards=self._breaking.guards)
+        executing = Executing(guards=self._breaking.guards, documents=bus.documents)
         self._open.push_async_callback(executing.close)
         self._watch = Watch(bus)
         self._handling = Handling(
