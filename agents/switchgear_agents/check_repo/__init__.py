@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
 from switchgear import Agent, Capability, Context, ProtocolError, TaskFailed, WaitTimeout
 from switchgear_agents.check_repo.checkout import check_out
 from switchgear_agents.check_repo.verdict import Ended, merge
-from switchgear_agents.programs import answer
+from switchgear_agents.programs import GIT_HOME, Needs, answer, git_reads
 from switchgear_agents.repository import (
     LintReport,
     LintRequest,
@@ -64,7 +65,7 @@ async def check_repo(request: RepoRequest, ctx: Context) -> RepoReport:
     """
     ctx.progress(0.0, f"checking out {request.source}")
     checkout = await answer(
-        ctx, "checkout", check_out, timedelta(minutes=10), request.source, request.ref or ""
+        ctx, "checkout", check_out, _needs(request.source), request.source, request.ref or ""
     )
     tally = _Tally(ctx, parts=5)
     tally.done(f"checked out {checkout.commit[:12]}")
@@ -76,6 +77,14 @@ async def check_repo(request: RepoRequest, ctx: Context) -> RepoReport:
         _ask(ctx, tally, METRICS, MetricsRequest(path=path)),
     )
     return merge(checkout, lint=lint, tests=tests, secrets=secrets, metrics=metrics)
+
+
+def _needs(source: str) -> Needs:
+    """Of a checkout: the repository, or the network and what git knows of its hosts."""
+    time, caches = timedelta(minutes=10), ("checkouts",)
+    if Path(source).is_absolute():
+        return Needs(time, git_reads(str(Path(source).resolve())), caches)
+    return Needs(time, (), caches, network=True, home=GIT_HOME)
 
 
 async def _ask(

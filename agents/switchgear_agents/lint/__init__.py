@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from switchgear import Agent, Context
 from switchgear_agents.lint.ruff import lint
-from switchgear_agents.programs import answer
+from switchgear_agents.programs import Needs, answer, git_reads
 from switchgear_agents.repository import LintReport, LintRequest
 
 agent = Agent("python-lint", version="0.1.0")
@@ -19,6 +19,8 @@ agent = Agent("python-lint", version="0.1.0")
 async def python_lint(request: LintRequest, ctx: Context) -> LintReport:
     """Lint the Python files of a git tree with ruff, by its own rules or ruff's."""
     ctx.progress(0.0, "ruff is reading the tree")
-    report = await answer(ctx, "ruff", lint, timedelta(minutes=4), request.path)
+    report = await answer(
+        ctx, "ruff", lint, Needs(timedelta(minutes=4), git_reads(request.path)), request.path
+    )
     ctx.progress(1.0, f"{report.findings} findings", files=report.files)
     return report

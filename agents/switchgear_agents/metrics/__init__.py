@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from switchgear import Agent, Context
 from switchgear_agents.metrics.measure import measure
-from switchgear_agents.programs import answer
+from switchgear_agents.programs import Needs, answer, git_reads
 from switchgear_agents.repository import MetricsReport, MetricsRequest
 
 agent = Agent("code-metrics", version="0.1.0")
@@ -19,6 +19,8 @@ agent = Agent("code-metrics", version="0.1.0")
 async def code_metrics(request: MetricsRequest, ctx: Context) -> MetricsReport:
     """Measure size and cyclomatic complexity of a git tree's tracked sources, in many languages."""
     ctx.progress(0.0, "measuring the source files")
-    report = await answer(ctx, "lizard", measure, timedelta(minutes=4), request.path)
+    report = await answer(
+        ctx, "lizard", measure, Needs(timedelta(minutes=4), git_reads(request.path)), request.path
+    )
     ctx.progress(1.0, f"{report.functions} functions", files=report.files)
     return report

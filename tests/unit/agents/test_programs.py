@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from switchgear import Permanent, Retryable, StepFailed
-from switchgear_agents.programs import Refused, Temporary, answer, tool
+from switchgear_agents.programs import Needs, Refused, Temporary, answer, tool
 from switchgear_agents.repository import SecretFinding
 from tests.unit.agents.handling import context
 
-SOON = timedelta(seconds=20)
+HERE = Path(__file__).parents[3]
+SOON = Needs(timedelta(seconds=20), reads=(str(HERE),))
 
 
 def echo(text: str, number: int) -> SecretFinding:
@@ -45,7 +47,7 @@ def test_a_tool_that_is_missing_is_named() -> None:
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the other process find this module."""
     monkeypatch.setattr("switchgear_agents.programs.NETWORK", ("PYTHONPATH",))
-    monkeypatch.setenv("PYTHONPATH", ".")
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
 
 
 async def test_arguments_and_answer_travel() -> None:
