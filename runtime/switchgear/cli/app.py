@@ -5,22 +5,14 @@ A command's help is its summary, its parameters (documented in the function), an
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 from cyclopts import App, Parameter
 
+from switchgear.cli.command import Command
+from switchgear.cli.commands_of_steps import OF_STEPS
+
 HERE: Final = "switchgear.cli"
-
-
-class Command(NamedTuple):
-    """One command as the help shows it."""
-
-    path: str
-    """Group and name, such as `task submit`."""
-    target: str
-    """Module and function below `switchgear.cli`."""
-    help: str
-    examples: tuple[str, ...]
 
 
 GROUPS: Final[dict[str, str]] = {
@@ -28,7 +20,9 @@ GROUPS: Final[dict[str, str]] = {
     "dead": "Tasks that failed for good: by cause, and how to try them again.",
     "agent": "Run agents, look at the live ones, drain them.",
     "capability": "What the mesh offers.",
+    "breaker": "What instances do not call for now, and why; hold their breakers open or closed.",
     "schedule": "Tasks that are started again and again.",
+    "rollout": "Move a capability's steps from one executor to another, and back.",
     "topic": "Messages that start tasks, and reach who listens.",
     "pipeline": "Step graphs in files: draw them, check them.",
     "context": "Saved settings: where meshes are, and who acts.",
@@ -217,6 +211,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
         "Take a schedule away. Tasks that it started go on.",
         ("switchgear schedule rm report",),
     ),
+    *OF_STEPS,
     Command(
         "topic publish",
         "topic:publish",
@@ -231,18 +226,6 @@ COMMANDS: Final[tuple[Command, ...]] = (
         "topic:tail",
         "Show a topic's messages as they are published.",
         ("switchgear topic tail tagged", "switchgear topic tail tagged --count 1 --json"),
-    ),
-    Command(
-        "pipeline show",
-        "pipeline:show",
-        "Draw a pipeline's steps as a graph, with its parameters and results.",
-        ("switchgear pipeline show ci.toml", "switchgear pipeline show ci.toml --json"),
-    ),
-    Command(
-        "pipeline check",
-        "pipeline:check",
-        "Tell all that is wrong with pipeline files, by line and column.",
-        ("switchgear pipeline check ci.toml nightly.yaml", "switchgear pipeline check pipelines/"),
     ),
     Command(
         "explain",

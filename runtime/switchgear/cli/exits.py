@@ -45,6 +45,7 @@ _BY_CLASS: Final[tuple[tuple[type[errors.SwitchgearError], int], ...]] = (
     (errors.Overloaded, UNREACHABLE),
     (errors.ServerMissing, UNREACHABLE),
     (errors.ServerFailed, UNREACHABLE),
+    (errors.RolloutRefused, USAGE),
     (errors.UsageError, USAGE),
     (errors.ConfigError, USAGE),
     (errors.ExtraMissing, USAGE),

@@ -82,7 +82,27 @@ def of_checkpoint(entry: entries.Checkpoint) -> str:
     """Kind, key and time of a recorded end; the error of a failed one."""
     took = f" in {entry.duration.total_seconds():.3f} s" if entry.duration is not None else ""
     failed = f": {entry.error.message}" if entry.error is not None else ""
-    return f"{entry.kind} {entry.key}{took}{failed}"
+    return f"{entry.kind} {entry.key}{took}{of_decision(entry)}{failed}"
+
+
+def of_decision(entry: entries.Checkpoint) -> str:
+    """Where a command of a rollout ran and why, with what came of a run beside it; empty without a rollout."""
+    decision = entry.decision
+    if decision is None:
+        return ""
+    beside = decision.comparison
+    if decision.fell_back:
+        told = f"after dagger failed: {decision.fell_back}"
+    elif beside is None:
+        told = decision.why
+    elif beside.skipped:
+        told = f"not compared with {beside.executor}: {beside.skipped}"
+    elif beside.differences:
+        what = ", ".join(one.what for one in beside.differences)
+        told = f"{beside.executor} differs in {what}"
+    else:
+        told = f"the same on {beside.executor}"
+    return f" [{decision.mode}: ran on {decision.executor}; {told}]"
 
 
 def of_signal(entry: entries.Signalled) -> str:

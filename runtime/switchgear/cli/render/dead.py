@@ -13,6 +13,7 @@ from rich.text import Text
 from switchgear.cli import words
 from switchgear.cli.render.tables import pairs, table, word
 from switchgear.cli.render.tasks import last_words
+from switchgear.resilience.classes import MEANINGS
 
 if TYPE_CHECKING:
     from switchgear.cli.further_try import Try
@@ -69,7 +70,9 @@ def letter(
             ("first", planned.redrives if planned.redrives != row.id else ""),
             ("fingerprint", error.fingerprint if error else ""),
             ("error", f"{error.code} {words.one_line(error.message)}" if error else ""),
+            ("class", _class(error) if error else ""),
             ("step", (error.step or "") if error else ""),
+            ("dependency", error.dependency if error else ""),
             ("why", words.one_line(error.why) if error else ""),
             ("fix", words.one_line(error.fix) if error else ""),
             ("input", _input(planned.input, planned.blob)),
@@ -113,6 +116,12 @@ def _became(one: Redrive[Any], *, dry_run: bool) -> str:
     if one.started:
         return "started"
     return "would start" if dry_run and one.state == "none" else f"is {one.state} already"
+
+
+def _class(error: Failure) -> str:
+    """The class in words, and whether the work may have taken effect."""
+    unknown = "" if error.outcome_known else "; it may have taken effect all the same"
+    return f"{error.error_class}: {MEANINGS[error.error_class]}{unknown}"
 
 
 def _input(value: Any, blob: str) -> str:

@@ -126,6 +126,16 @@ def kept() -> dict[str, Channel]:
             "What starts tasks of a capability, as its newest version declares it.",
             ("trigger",),
         ),
+        "rollout": Channel(
+            subjects.rollout("{capability}"),
+            "On which executor a capability's steps run; agents watch it.",
+            ("rollout",),
+        ),
+        "breaker-order": Channel(
+            subjects.breaker_order("{name}"),
+            "An order that an operator gave breakers: the record of it.",
+            ("breaker-order",),
+        ),
         "lease": Channel(subjects.lease("{name}"), "Which replica does a job.", private),
         "own-intake": Channel(
             subjects.own_intake("{capability}", "{owner}"),

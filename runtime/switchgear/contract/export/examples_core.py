@@ -10,6 +10,7 @@ from msgspec import Raw, Struct
 from switchgear.contract import announcement, queries
 from switchgear.contract.crash_report import CrashReport
 from switchgear.contract.dead_letters import DeadGroup, DeadGroups, DeadQuery
+from switchgear.contract.export.examples_rollout import rollouts
 from switchgear.contract.export.scene import (
     AGENT,
     CHILD,
@@ -233,7 +234,7 @@ def _of_the_read_model() -> dict[str, Struct]:
 
 def asked() -> dict[str, Struct]:
     """Queries and their answers."""
-    return _of_coordinators() | _steering() | _of_the_read_model()
+    return _of_coordinators() | _steering() | _of_the_read_model() | rollouts()
 
 
 def _moments() -> tuple[queries.Moment, ...]:
