@@ -192,7 +192,7 @@ def scope(plan: Plan, job: Job | None, ended: Mapping[str, Ended]) -> dict[str, 
     return {
         "params": plan.params,
         "matrix": job.matrix if job is not None else {},
-        "steps": {name: _seen([ended[one.key] for one in plan.of(name)], name) for name in seen},
+        "steps": {name: _seen(plan, name, ended) for name in seen},
         "pipeline": {"name": plan.pipeline.name},
         "task": {"id": plan.task},
         "always": lambda: True,
@@ -207,20 +207,22 @@ def result(plan: Plan, ended: Mapping[str, Ended]) -> dict[str, Any]:
     return {name: template.value(text, names) for name, text in plan.pipeline.outputs.items()}
 
 
-def _seen(jobs: list[Ended], name: str) -> dict[str, Any]:
-    """What expressions see of a step: of several jobs the worst outcome."""
+def _seen(plan: Plan, name: str, ended: Mapping[str, Ended]) -> dict[str, Any]:
+    """What expressions see of a step: with a matrix the worst outcome, else all of it."""
+    jobs = [ended[one.key] for one in plan.of(name)]
     ranked: tuple[State, ...] = ("failed", "blocked", "success", "skipped")
     states = {one.state for one in jobs}
     outcome = next((state for state in ranked if state in states), "skipped")
-    if len(jobs) != 1 or jobs[0].key != name:
+    step = plan.pipeline.step(name)
+    if step.matrix:
         return {"outcome": outcome}
     [one] = jobs
-    outputs = {output: artifact.digest for output, artifact in one.artifacts.items()}
+    digests = {output: artifact.digest for output, artifact in one.artifacts.items()}
     return {
         "outcome": outcome,
         "exit_code": one.exit_code,
         "stdout": one.stdout.rstrip("\n"),
-        "outputs": outputs,
+        "outputs": {output: digests.get(output) for output in step.outputs},
     }
 
 
