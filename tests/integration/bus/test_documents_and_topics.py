@@ -84,18 +84,21 @@ async def test_watch_of_documents_catches_up_after_a_restart(
         await own_bus.documents.put(subjects.lease(name), b"1")
     await own_bus.documents.put(subjects.trigger("other"), b"1")
     await until(lambda: len(heard) == 3)
-    server.kill()
+    store = server.store_dir
+    await server.stop()
+    # at another address, so that the watch is not back before all this has happened
+    async with EmbeddedServer(store) as elsewhere:
+        other = await connect(elsewhere.url)
+        await other.link.asking.api("STREAM.PURGE.SG_CONFIG", {"filter": subjects.lease("purged")})
+        await other.documents.remove(subjects.lease("goes"))
+        await other.documents.put(subjects.lease("new"), b"1")
+        await other.close()
     await server.start()
-    other = await connect(server.url)
-    await other.link.asking.api("STREAM.PURGE.SG_CONFIG", {"filter": subjects.lease("purged")})
-    await other.documents.remove(subjects.lease("goes"))
-    await other.documents.put(subjects.lease("new"), b"1")
     wanted = {("goes", None), ("purged", None), ("new", b"1")}
     await until(lambda: wanted <= set(seen(heard)))
     assert seen(heard).count(("stays", b"1")) == 1
     assert "other" not in dict(seen(heard))
     await watching.end()
-    await other.close()
 
 
 async def test_mark_of_a_removal_ends_by_itself(bus: NatsBus, capability: str) -> None:
