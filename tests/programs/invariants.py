@@ -81,8 +81,11 @@ def _no_honest_entry_is_void(ledger: Ledger) -> Iterator[str]:
 
 
 def _nothing_acknowledged_is_lost(ledger: Ledger, recording: Recording) -> Iterator[str]:
+    tasks = ledger.tasks
+    # A full ledger gets rid of what it rejected, once its client has had the time to hear of it (rule 19).
+    rejected = {seen.task for seen in recording.seen if seen.state == "rejected"}
     for submission in recording.submissions:
-        if submission.task not in ledger.tasks:
+        if submission.task not in tasks and submission.task not in rejected:
             yield f"lost: {submission.task} was acknowledged and is not in the ledger"
 
 

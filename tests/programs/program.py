@@ -141,12 +141,14 @@ def ends(program: Program) -> frozenset[str]:
     own = own_parts(program)
     children = [child for op in own for child in _children(op)]
     inherited = [ends(child) for child in children]
-    final = any(isinstance(op, Fail) and (op.kind == "permanent" or op.times > 99) for op in own)
+    final = any(isinstance(op, Fail) and op.times > 99 for op in own)
+    # Whose process dies before it has told of its only failure is run again, and does not fail.
+    perhaps = any(isinstance(op, Fail) and op.kind == "permanent" for op in own)
     if final or frozenset({"dead"}) in inherited:
         return frozenset({"dead"})
     failures = sum(op.fails for op in own if isinstance(op, Step))
     failures += sum(op.times for op in own if isinstance(op, Fail) and op.kind == "retryable")
-    if failures >= MAX_ATTEMPTS or any("dead" in one for one in inherited):
+    if perhaps or failures >= MAX_ATTEMPTS or any("dead" in one for one in inherited):
         return frozenset({"completed", "dead"})
     return frozenset({"completed"})
 
@@ -160,11 +162,17 @@ def _children(op: Op) -> tuple[Program, ...]:
 class Maker:
     """Draws programs; `budget` bounds how many parts one has in all."""
 
-    def __init__(self, random: Random, *, slow: float = 20.0, crashes: bool = True) -> None:
-        """`slow`: the longest sleep in seconds; `crashes`: whether handlers may take their process down."""
+    def __init__(
+        self, random: Random, *, slow: float = 20.0, crashes: bool = True, steps: int = 5
+    ) -> None:
+        """`slow`: the longest sleep in seconds; `crashes`: whether handlers may take their process down.
+
+        `steps`: how many times as likely a step is as each other kind.
+        """
         self._random = random
         self._slow = slow
         self._crashes = crashes
+        self._steps = steps
         self._number = 0
 
     def program(self, budget: int = 6, depth: int = 2) -> Program:
@@ -183,7 +191,7 @@ class Maker:
 
     def _op(self, budget: int, depth: int) -> Op:
         draw = self._random
-        kinds = ["step"] * 5 + ["sleep", "tell", "undo", "fail", "signal"]
+        kinds = ["step"] * self._steps + ["sleep", "tell", "undo", "fail", "signal"]
         if depth and budget > 1:
             kinds += ["call", "call", "map", "gather"]
         kind = draw.choice(kinds)

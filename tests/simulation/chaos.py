@@ -53,40 +53,43 @@ class Skewed:
 class Wire:
     """One direction of a connection: keeps the order, takes its time, and can be held up."""
 
-    def __init__(self, random: Random, context: contextvars.Context | None) -> None:
+    def __init__(self, link: Link, random: Random, context: contextvars.Context | None) -> None:
         self.slow = 0.0
         """Seconds that a message takes at most."""
         self.held = False
+        self._link = link
         self._random = random
         self._context = context
-        self._waiting: deque[tuple[float, Callable[[], None]]] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[tuple[float, Callable[..., object], tuple[Any, ...]]] = deque()
         self._pumping = False
 
-    def send(self, act: Callable[[], None]) -> None:
-        """Let this happen when the message has arrived."""
-        at = asyncio.get_running_loop().time()
-        if self.slow:
-            at += self._random.random() * self.slow
-        self._waiting.append((at, act))
-        self.pump()
+    def send(self, act: Callable[..., object], args: tuple[Any, ...] = ()) -> None:
+        """Let this happen when the message has arrived, unless the connection has died by then."""
+        at = self._loop.time() + self._random.random() * self.slow if self.slow else 0.0
+        self._waiting.append((at, act, args))
+        if not self._pumping:
+            self.pump()
 
     def pump(self) -> None:
         """Look at the next message when it may have arrived."""
         if self._pumping or self.held or not self._waiting:
             return
         self._pumping = True
-        loop = asyncio.get_running_loop()
         at = self._waiting[0][0]
-        if at <= loop.time():
-            loop.call_soon(self._arrive, context=self._context)
+        if at <= self._loop.time():
+            self._loop.call_soon(self._arrive, context=self._context)
         else:
-            loop.call_at(at, self._arrive, context=self._context)
+            self._loop.call_at(at, self._arrive, context=self._context)
 
     def _arrive(self) -> None:
         self._pumping = False
         if not self.held and self._waiting:
-            self._waiting.popleft()[1]()
-        self.pump()
+            _, act, args = self._waiting.popleft()
+            if self._link.alive:
+                act(*args)
+        if self._waiting:
+            self.pump()
 
 
 class ChaosLink(Link):
@@ -96,16 +99,16 @@ class ChaosLink(Link):
         super().__init__(name)
         self.context = contextvars.copy_context()
         self.context.run(process.set, name)
-        self._down = Wire(random, self.context)
-        self._up = Wire(random, None)
+        self._down = Wire(self, random, self.context)
+        self._up = Wire(self, random, None)
 
     def call(self, callback: Callable[..., None], *args: Any) -> None:
         """To the process, in its own context."""
-        self._down.send(lambda: self._call(callback, *args))
+        self._down.send(callback, args)
 
-    def up(self, act: Callable[[], None]) -> None:
+    def up(self, act: Callable[..., object], *args: Any) -> None:
         """To the broker; nothing of a process that has died meanwhile."""
-        self._up.send(lambda: act() if self.alive else None)
+        self._up.send(act, args)
 
     def slow(self, seconds: float) -> None:
         """Let each message take up to so long."""
@@ -168,17 +171,17 @@ class ChaosLedger(MemoryLedger):
 
         def arrive() -> None:
             if self._troubles.take("in_flight"):
-                link.call(_complete, answer, Refused(None))
+                link.call(link.complete, answer, Refused(None))
                 return
             try:
                 outcome = self._broker.store(subject, headers, body)
             except Unavailable as error:
-                link.call(_fail, answer, error)
+                link.call(link.fail, answer, error)
                 return
             if self._troubles.take("lost_answers"):
                 asyncio.get_running_loop().call_later(RESEND, again)
             else:
-                link.call(_complete, answer, outcome)
+                link.call(link.complete, answer, outcome)
 
         def again() -> None:
             if not answer.done():
@@ -196,17 +199,6 @@ class ChaosLedger(MemoryLedger):
         return found
 
 
-def _complete(future: asyncio.Future[Any], outcome: object) -> None:
-    if not future.done():
-        future.set_result(outcome)
-
-
-def _fail(future: asyncio.Future[Any], error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)
-        future.exception()
-
-
 class ChaosWork(MemoryWork):
     """Consumers whose acks take time, or get lost."""
 
@@ -221,11 +213,7 @@ class ChaosWork(MemoryWork):
     def _settle(self, subject: str, data: bytes) -> None:
         if self._troubles.take("lost_acks"):
             return
-        self._chaos.up(lambda: _told(self._broker, subject, data))
-
-
-def _told(broker: MemoryBroker, subject: str, data: bytes) -> None:
-    broker.publish(subject, data)
+        self._chaos.up(self._broker.publish, subject, data)
 
 
 class ChaosCore(MemoryCore):
@@ -235,7 +223,7 @@ class ChaosCore(MemoryCore):
         """Send."""
         link = self._link
         assert isinstance(link, ChaosLink)
-        link.up(lambda: _told(self._broker, subject, data))
+        link.up(self._broker.publish, subject, data)
 
 
 class ChaosInterests(Interests):

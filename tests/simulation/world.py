@@ -4,62 +4,49 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import selectors
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from random import Random
-from typing import Any, TypeVar
+from time import process_time
+from typing import Any
 
-import msgspec
-
-from switchgear import crashpoint
+from switchgear import crashpoint, ids
 from switchgear.agent.settings import WorkerSettings
 from switchgear.agent.worker import Worker
-from switchgear.client.mesh import Mesh
-from switchgear.contract import codec, entries, subjects
+from switchgear.contract.stored import Stored
 from switchgear.coordinator.service import Coordinator
-from switchgear.errors import Conflict, Overloaded, SwitchgearError, TaskFailed, Unavailable
+from switchgear.errors import SwitchgearError
 from switchgear.lifecycle.history import fold
-from switchgear.tasks.requests import request_cancel, send_signal
 from switchgear.tasks.scopes import scope_of
-from switchgear.testing import virtual_time
 from switchgear.testing.memory import LoopClock
 from tests.programs import interpreter
 from tests.programs.invariants import Ledger, violations
-from tests.programs.program import ANSWER, CAPABILITIES, SIGNAL, Maker, Program, Signal, own_parts
-from tests.programs.record import Execution, Recording, Seen, Submission
+from tests.programs.program import CAPABILITIES, Maker
+from tests.programs.record import Execution, Recording
 from tests.simulation.chaos import ChaosBroker, ChaosBus, Skewed, Troubles, entries_of, process
-
-T = TypeVar("T")
+from tests.simulation.clients import client, signaller
+from tests.simulation.faults import FAULT_KINDS
+from tests.simulation.known import remember
+from tests.simulation.loop import VirtualLoop
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-OWNER = "alice"
-TASKS = (2, 6)
+TASKS = (2, 5)
 """Root tasks of a seed; their children make about ten of them."""
+BUDGET = 22
+"""Parts of a root task's program and its children, at most."""
+STEPS = 12
+"""How many times as likely a step is as each other part."""
 FAULTS = (5, 20)
 LEASE = timedelta(seconds=10)
+ROOM = 512 << 10
+"""Bytes of the ledger: four times what a seed needs."""
 WHILE = 20.0
 """Virtual seconds in which faults happen."""
 PATIENCE = 3 * 3600.0
 """Virtual seconds within which everything must have ended after the last fault."""
-CRASH_POINTS = (
-    "agent.before-checkpoint",
-    "agent.after-checkpoint",
-    "agent.before-completed",
-    "agent.after-completed",
-    "agent.before-ack",
-    "agent.after-take-over",
-    "agent.before-waiting",
-    "agent.after-waiting",
-    "agent.after-attempt-failed",
-    "agent.after-child-submitted",
-    "coordinator.before-append",
-    "coordinator.after-append",
-    "coordinator.before-effects",
-    "coordinator.before-ack",
-)
 
 
 @dataclass
@@ -84,8 +71,12 @@ class Result:
     faults: Counter[str]
     tasks: int = 0
     entries: int = 0
+    injected: int = 0
+    """Faults that were tried; those that found nothing to hit are not in `faults`."""
+    seconds: float = 0.0
+    """Of the processor."""
     trace: str = ""
-    """Digest of the whole ledger: the same seed gives the same one."""
+    """Digest of what was appended when by whom: the same seed gives the same one."""
 
 
 @dataclass
@@ -105,12 +96,14 @@ class World:
             Random(self.seed + 2),  # noqa: S311
             self.troubles,
             lane_ack_wait=LEASE,
+            ledger_max_bytes=ROOM,
         )
         self.members: list[Member] = []
         self.crash_at: dict[str, int] = {}
         self._number = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self.clock_faults = False
+        self.injected = 0
 
     def _count(self, kind: str) -> None:
         self.recording.fault(kind)
@@ -225,6 +218,7 @@ class World:
         draw = self.random
         kinds = list(FAULT_KINDS)
         moments = sorted(draw.uniform(0, WHILE) for _ in range(draw.randint(*FAULTS)))
+        self.injected = len(moments)
         now = 0.0
         for moment in moments:
             await asyncio.sleep(moment - now)
@@ -239,81 +233,20 @@ class World:
         trouble.lost_answers = trouble.in_flight = trouble.lost_acks = trouble.stale_reads = 0
         trouble.lost_live = 0.0
         self.crash_at.clear()
-        self.broker.ledger.max_bytes = None
         for member in self.members:
             member.bus.link.heal()
             member.clock.offset = timedelta()
-
-    # clients
-
-    async def _client(self, program: Program, number: int) -> None:
-        draw = self.random
-        bus = self.bus("client")
-        mesh = Mesh(bus, OWNER, clock=self.clock)
-        await mesh.start()
-        await asyncio.sleep(draw.uniform(0, 5))
-        deadline = timedelta(seconds=draw.uniform(1, 60)) if draw.random() < 0.15 else None
-        capability = draw.choice(CAPABILITIES)
-        key = f"{self.seed}/{number}"
-        handle = await _insisting(
-            lambda: mesh.submit(capability, program, key=key, deadline=deadline)
-        )
-        cancelled = draw.random() < 0.15
-        until = None if deadline is None else (self.clock.now() + deadline).timestamp()
-        self.recording.submissions.append(
-            Submission(handle.id, capability, OWNER, program, until, cancelled)
-        )
-        if cancelled:
-            await asyncio.sleep(draw.uniform(0, 10))
-            scope = subjects.scope(capability, OWNER, handle.id)
-            reason = "no longer wanted"
-            await _insisting(lambda: request_cancel(bus, self.clock, scope, reason))
-        try:
-            value = await handle.result(int)
-            self.recording.seen.append(Seen(handle.id, "completed", value))
-        except TaskFailed as error:
-            self.recording.seen.append(Seen(handle.id, error.state))
-        except Overloaded:
-            self.recording.seen.append(Seen(handle.id, "rejected"))
-        await mesh.close()
-
-    async def _signaller(self) -> None:
-        """Sends each task as many signals as its program waits for, early or late."""
-        bus = self.bus("signaller")
-        sent: Counter[str] = Counter()
-        while True:
-            for stored in entries_of(self.broker.ledger):
-                if not stored.subject.endswith(".submitted"):
-                    continue
-                scope = scope_of(stored.subject)
-                entry = msgspec.json.decode(stored.data, type=entries.Submitted)
-                program = msgspec.json.decode(entry.input, type=Program)
-                wanted = sum(isinstance(op, Signal) for op in own_parts(program))
-                while sent[scope] < wanted:
-                    sent[scope] += 1
-                    await asyncio.sleep(self.random.uniform(0, 2))
-                    payload = codec.encode(ANSWER)
-                    try:
-                        await send_signal(bus, self.clock, scope, SIGNAL, payload, sender=OWNER)
-                    except Conflict:
-                        continue  # it has ended
-                    except SwitchgearError:
-                        sent[scope] -= 1
-            await asyncio.sleep(5)
 
     # the run
 
     async def run(self) -> Result:
         """Everything, from the first process to the verdict."""
-        time = virtual_time.of_running_loop()
-        time.enter()
         interpreter.testify(self)
         crashpoint.hook = self._reached
         try:
             return await self._run()
         finally:
             crashpoint.hook = None
-            time.leave()
 
     async def _run(self) -> Result:
         for _ in range(self.random.choice([1, 2, 2])):
@@ -321,11 +254,11 @@ class World:
         for capability in CAPABILITIES:
             for _ in range(self.random.choice([1, 2])):
                 await self.agent(capability)
-        maker = Maker(self.random, slow=20.0)
-        programs = [maker.program() for _ in range(self.random.randint(*TASKS))]
+        maker = Maker(self.random, slow=20.0, steps=STEPS)
+        programs = [maker.program(BUDGET) for _ in range(self.random.randint(*TASKS))]
         loop = asyncio.get_running_loop()
-        clients = [loop.create_task(self._client(one, n)) for n, one in enumerate(programs)]
-        signaller = loop.create_task(self._signaller())
+        clients = [loop.create_task(client(self, one, n)) for n, one in enumerate(programs)]
+        signals = loop.create_task(signaller(self))
         faults = loop.create_task(self._faults())
         await faults
         await asyncio.sleep(self.random.uniform(0, 2))
@@ -337,19 +270,21 @@ class World:
         stuck.extend(f"a client met {one.exception()!r}" for one in done if one.exception())
         await self._until_all_ended()
         stuck.extend(self._lanes_left())
-        for one in (*clients, signaller, *self._tasks):
+        for one in (*clients, signals, *self._tasks):
             one.cancel()
         for member in list(self.members):
             await self._buried(member)
-        found = Ledger.read(entries_of(self.broker.ledger))
-        told = violations(found, self.recording, clock_faults=self.clock_faults)
         everything = entries_of(self.broker.ledger)
+        found = Ledger.read(everything)
+        told = violations(found, self.recording, clock_faults=self.clock_faults)
         return Result(
             self.seed,
             stuck + told,
             Counter(self.recording.faults),
-            len(found.histories),
-            len(everything),
+            tasks=len(found.histories),
+            entries=len(everything),
+            injected=self.injected,
+            trace=_trace(everything),
         )
 
     async def _until_all_ended(self) -> None:
@@ -371,131 +306,26 @@ class World:
         return found
 
 
-async def _insisting(ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Ask again while there is no room."""
-    while True:
-        try:
-            return await ask()
-        except (Overloaded, Unavailable) as full:
-            await asyncio.sleep(full.retry_after or 1)
+def _trace(everything: list[Stored]) -> str:
+    told = [f"{one.subject} {one.time_ns}" for one in everything]
+    return ids.digest("\n".join(told).encode())
 
 
-def _pick(world: World, *, coordinators: bool) -> Member | None:
-    fitting = [one for one in world.members if isinstance(one.service, Coordinator) == coordinators]
-    return world.random.choice(fitting) if fitting else None
-
-
-def _crash_agent(world: World) -> bool:
-    member = _pick(world, coordinators=False)
-    if member is not None:
-        world.crash(member)
-    return member is not None
-
-
-def _crash_coordinator(world: World) -> bool:
-    member = _pick(world, coordinators=True)
-    if member is not None:
-        world.crash(member)
-    return member is not None
-
-
-def _crash_point(world: World) -> bool:
-    world.crash_at[world.random.choice(CRASH_POINTS)] = world.random.choice([1, 1, 2, 3])
-    return False  # counted when it is reached
-
-
-def _any(world: World) -> Member | None:
-    return world.random.choice(world.members) if world.members else None
-
-
-def _cut_off(world: World) -> bool:
-    """A process neither hears nor is heard, for less or longer than a lease; or it is frozen."""
-    member = _any(world)
-    if member is None:
-        return False
-    member.bus.link.hold()
-    seconds = world.random.choice([0.5, 5.0, 15.0])
-    asyncio.get_running_loop().call_later(seconds, member.bus.link.heal)
-    return True
-
-
-def _slow(world: World) -> bool:
-    member = _any(world)
-    if member is not None:
-        member.bus.link.slow(world.random.choice([0.05, 1.0, 5.0]))
-    return member is not None
-
-
-def _jump(world: World) -> bool:
-    member = _any(world)
-    if member is None:
-        return False
-    world.clock_faults = True
-    member.clock.offset = timedelta(seconds=world.random.choice([-3600, -5, 5, 3600]))
-    return True
-
-
-def _restart(world: World) -> bool:
-    world.broker.restart()
-    for member in world.members:
-        member.bus.reconnect()
-    return True
-
-
-def _full(world: World) -> bool:
-    """The ledger takes nothing for a while."""
-    world.broker.ledger.max_bytes = world.broker.ledger.bytes
-
-    def room() -> None:
-        world.broker.ledger.max_bytes = None
-
-    asyncio.get_running_loop().call_later(world.random.uniform(0.5, 5), room)
-    return True
-
-
-def _set(what: str, *values: float) -> Callable[[World], bool]:
-    def arm(world: World) -> bool:
-        setattr(world.troubles, what, world.random.choice(values))
-        return what == "lost_live"  # the others count when they happen
-
-    return arm
-
-
-FAULT_KINDS: dict[str, Callable[[World], bool]] = {
-    "agent crashes": _crash_agent,
-    "coordinator crashes": _crash_coordinator,
-    "crash point": _crash_point,
-    "crash point again": _crash_point,
-    "cut off": _cut_off,
-    "slow": _slow,
-    "clock jumps": _jump,
-    "server restarts": _restart,
-    "ledger full": _full,
-    "redelivered": lambda world: world.broker.redeliver(),
-    "timer early": lambda world: world.broker.fire_early(),
-    "lane lost": lambda world: world.broker.forget_lane(),
-    "answers lost": _set("lost_answers", 1, 2),
-    "in flight": _set("in_flight", 1, 2, 3),
-    "acks lost": _set("lost_acks", 1, 2),
-    "stale reads": _set("stale_reads", 1, 2),
-    "live messages lost": _set("lost_live", 0.1, 0.5, 1.0),
-}
+@cache
+def _prepare() -> None:
+    """What a process does once, before its first seed."""
+    logging.disable(logging.CRITICAL)
+    remember()
 
 
 def simulate(seed: int) -> Result:
     """Run one seed on an event loop of its own."""
-    logging.disable(logging.CRITICAL)
-    with asyncio.Runner(loop_factory=_deaf) as runner:
-        return runner.run(World(seed).run())
-
-
-def _nothing(timeout: float | None = None) -> list[Any]:
-    del timeout
-    return []
-
-
-def _deaf() -> asyncio.AbstractEventLoop:
-    """An event loop that never asks the system whether a socket has something: there are none here."""
-    selector = selectors.SelectSelector()
-    selector.select = _nothing
-    return asyncio.SelectorEventLoop(selector)
+    _prepare()
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        began = process_time()
+        result = runner.run(World(seed).run())
+        result.seconds = process_time() - began
+        loop = runner.get_loop()
+        assert isinstance(loop, VirtualLoop)
+        result.violations.extend(f"broken: {one}" for one in loop.broken)
+        return result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -18,7 +18,7 @@ from switchgear.contract import codec, entries, limits, subjects
 from switchgear.contract.capability import AnyCapability
 from switchgear.contract.codes import FAILURES, REJECTIONS
 from switchgear.contract.values import Awaited, Parent
-from switchgear.errors import Conflict, Permanent, StepChanged, SwitchgearError
+from switchgear.errors import Conflict, Permanent, StepChanged, SwitchgearError, Unavailable
 from switchgear.lifecycle.history import History, fold
 from switchgear.tasks import submission
 from switchgear.tasks.payload import Payload
@@ -118,13 +118,27 @@ class Children:
         return await self.stands(opened, answer)
 
     def send(self, opened: submission.Opening) -> asyncio.Future[Appended | Refused]:
-        """Send the submission without waiting for its answer."""
+        """Send the submission without waiting for its answer; into a full ledger as soon as it has room."""
         if not opened.entry.detached:
             self.open[opened.scope] = None
+        return asyncio.ensure_future(self._sent(opened, self._append(opened)))
+
+    def _append(self, opened: submission.Opening) -> Awaitable[Appended | Refused]:
         ledger = self._attempt.bus.ledger
-        return asyncio.ensure_future(
-            ledger.append(opened.subject, opened.body, scope=opened.scope, expect=0)
-        )
+        return ledger.append(opened.subject, opened.body, scope=opened.scope, expect=0)
+
+    async def _sent(
+        self, opened: submission.Opening, answer: Awaitable[Appended | Refused]
+    ) -> Appended | Refused:
+        """The broker's answer. What a running task needs to end waits for room, and costs it no attempt (rule 19)."""
+        while True:
+            try:
+                return await answer
+            except Unavailable as error:
+                if not error.full:
+                    raise
+                await asyncio.sleep(error.retry_after or 1)
+                answer = self._append(opened)
 
     async def stands(self, opened: submission.Opening, answer: Appended | Refused) -> bool:
         """Make sure that a submission stands, whatever the broker answered; as `submit`."""

@@ -41,7 +41,7 @@ from switchgear.testing.memory_link import Link, LoopClock
 from switchgear.testing.memory_stream import (
     MESSAGE_ID,
     Stream,
-    matches,
+    matcher,
     timestamp,
     with_headers,
 )
@@ -109,7 +109,7 @@ class MemoryBroker:
         self._consumers: dict[tuple[str, str], Consumer] = {}
         self._early: dict[tuple[str, str], list[Pull]] = {}
         self._running: dict[str, asyncio.TimerHandle] = {}
-        self._captured = (
+        captured = (
             (LEDGER_SUBJECTS, self.ledger),
             (TIMER_SUBJECTS, self.timers),
             (DUE_SUBJECTS, self.timers),
@@ -119,6 +119,7 @@ class MemoryBroker:
             (CONFIG_SUBJECTS, self.config),
             (TOPIC_SUBJECTS, self.topics),
         )
+        self._captured = [(matcher((subjects,)), stream) for subjects, stream in captured]
 
     def leave(self, link: Link) -> None:
         """End a connection: its interests vanish, what it holds stays unsettled till `ack_wait`.
@@ -180,7 +181,7 @@ class MemoryBroker:
         )
         key = (stream.name, name)
         if key in self._consumers:
-            self._consumers[key].settings = settings
+            self._consumers[key].configure(settings)
             return
         self._consumers[key] = Consumer(name, stream, settings)
         for waiting in self._early.pop(key, []):
@@ -355,7 +356,7 @@ class MemoryBroker:
         return 1
 
     def _stream_of(self, subject: str) -> Stream | None:
-        for subjects, stream in self._captured:
-            if matches(subjects, subject):
+        for covers, stream in self._captured:
+            if covers(subject):
                 return stream
         return None

@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from switchgear.bus.port import Backlog
-from switchgear.testing.memory_stream import Stream, any_matches
+from switchgear.testing.memory_stream import Stream, matcher
 
 if TYPE_CHECKING:
     from switchgear.contract.stored import Stored
@@ -138,9 +138,10 @@ class Consumer:
 
     def __init__(self, name: str, stream: Stream, settings: ConsumerSettings) -> None:
         self.name = name
-        self.settings = settings
         self._stream = stream
         self._position = max(0, settings.start - 1)
+        self._ahead: deque[int] = deque()
+        """Sequences beyond the position that it covers, so that nobody looks through the stream for them."""
         self._handed = 0
         self._deadlines: dict[int, float] = {}
         self._counts: dict[int, int] = {}
@@ -148,8 +149,16 @@ class Consumer:
         self._waiting: deque[Pull] = deque()
         self._pumping = False
         self._timer: asyncio.TimerHandle | None = None
+        self.configure(settings)
         stream.heard.append(self._heard)
-        stream.lost.append(self._done)
+        stream.lost.append(self._lost)
+
+    def configure(self, settings: ConsumerSettings) -> None:
+        """Go on with these settings from where it is."""
+        self.settings = settings
+        self._covers = matcher(settings.filters)
+        beyond = self._stream.beyond(self._position)
+        self._ahead = deque(one.sequence for one in beyond if self._covers(one.subject))
 
     @property
     def unsettled(self) -> int:
@@ -159,14 +168,15 @@ class Consumer:
     @property
     def backlog(self) -> Backlog:
         """What is before it; the floor lies directly below the oldest unsettled message."""
-        pending = sum(self._covers(stored) for stored in self._stream.beyond(self._position))
-        floor = min(self._deadlines, default=self._position + 1) - 1
-        return Backlog(pending, len(self._deadlines), floor)
+        seen = max(self._position, self._stream.last_sequence)
+        following = self._ahead[0] if self._ahead else seen + 1
+        floor = min(self._deadlines, default=following) - 1
+        return Backlog(len(self._ahead), len(self._deadlines), floor)
 
     def remove(self) -> list[Pull]:
         """End it; returns the pulls that waited."""
         self._stream.heard.remove(self._heard)
-        self._stream.lost.remove(self._done)
+        self._stream.lost.remove(self._lost)
         if self._timer is not None:
             self._timer.cancel()
         waited, self._waiting = list(self._waiting), deque()
@@ -216,6 +226,12 @@ class Consumer:
             self._stream.remove(sequence)
         self._wake()
 
+    def _lost(self, sequence: int) -> None:
+        if sequence <= self._position:
+            self._done(sequence)
+        elif sequence in self._ahead:
+            self._ahead.remove(sequence)
+
     def _nak(self, sequence: int, argument: bytes) -> None:
         # The server reads Go's durations too, such as 5s; nobody here sends them.
         if argument.startswith(b"{"):
@@ -239,11 +255,12 @@ class Consumer:
                 return self._hand(stored)
         if len(self._deadlines) >= self.settings.max_ack_pending:
             return None
-        for stored in self._stream.beyond(self._position):
-            self._position = stored.sequence
-            if self._covers(stored):
-                return self._hand(stored)
-        return None
+        if not self._ahead:
+            return None
+        self._position = self._ahead.popleft()
+        stored = self._stream.get(self._position)
+        assert stored is not None, "what is lost is not ahead"
+        return self._hand(stored)
 
     def _hand(self, stored: Stored) -> Handed:
         self._handed += 1
@@ -253,11 +270,9 @@ class Consumer:
         place = f"{self._stream.name}.{self.name}.{count}.{stored.sequence}.{self._handed}"
         return Handed(stored, count, f"{ACK_PREFIX}{place}.{stored.time_ns}.0")
 
-    def _covers(self, stored: Stored) -> bool:
-        return any_matches(self.settings.filters, stored.subject)
-
     def _heard(self, stored: Stored) -> None:
-        if self._waiting and self._covers(stored):
+        if stored.sequence > self._position and self._covers(stored.subject):
+            self._ahead.append(stored.sequence)
             self._wake()
 
     def _wake(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import count
 from typing import TYPE_CHECKING
 
-from switchgear.testing.memory_stream import matches
+from switchgear.testing.memory_stream import matcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +23,7 @@ class Interest:
     ) -> None:
         self.link = link
         self.subject_filter = subject_filter
+        self.covers = matcher((subject_filter,))
         self.queue = queue
         self.receive = receive
 
@@ -59,7 +60,9 @@ class Interests:
     def send(self, message: Message) -> int:
         """Send to every listener and to one member of each queue group; returns how many get it."""
         near = [*self._of_head.get(_head(message.subject), ()), *self._of_head.get("", ())]
-        hit = [each for each in near if matches(each.subject_filter, message.subject)]
+        hit = [each for each in near if each.covers(message.subject)]
+        if not hit:
+            return 0
         chosen = [each for each in hit if not each.queue]
         groups: dict[str, list[Interest]] = {}
         for each in hit:
@@ -73,5 +76,6 @@ class Interests:
 
 def _head(subject: str) -> str:
     """The first two tokens; empty where they are not spelled out."""
-    head = ".".join(subject.split(".", 2)[:2])
+    end = subject.find(".", subject.find(".") + 1)
+    head = subject if end < 0 else subject[:end]
     return "" if "*" in head or ">" in head else head

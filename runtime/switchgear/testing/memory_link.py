@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
+_TIDY_AT = 64
+"""Open answers at which those that are over are forgotten."""
+
 
 class Link:
     """A connection: alive until it is dropped, by `close` or by a crash."""
@@ -30,6 +33,7 @@ class Link:
         self.stalled = False
         """Its process hangs: it is handed nothing, and settles nothing."""
         self._open: dict[asyncio.Future[Any], Callable[[str], SwitchgearError]] = {}
+        self._tidy_at = _TIDY_AT
 
     def call(self, callback: Callable[[*Args], None], *args: *Args) -> None:
         """Call back with the next turn of the loop, unless the connection has died by then."""
@@ -38,11 +42,12 @@ class Link:
     def promise(self, lost: Callable[[str], SwitchgearError] = Unavailable) -> asyncio.Future[Any]:
         """A future that somebody else completes; raises `lost` where the connection dies first."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        if self.alive:
-            self._open[future] = lost
-            future.add_done_callback(self._settled)
-        else:
-            _fail(future, self._gone(lost))
+        if not self.alive:
+            self.fail(future, self._gone(lost))
+            return future
+        if len(self._open) >= self._tidy_at:
+            self._tidy()
+        self._open[future] = lost
         return future
 
     def answer(
@@ -50,18 +55,34 @@ class Link:
     ) -> asyncio.Future[T]:
         """The broker's answer, on its way for one turn of the loop; `lost` as in `promise`."""
         future = self.promise(lost)
-        self.call(_complete, future, outcome)
+        self.call(self.complete, future, outcome)
         return future
 
     def refuse(self, error: SwitchgearError) -> asyncio.Future[Any]:
         """The broker's answer is this error."""
         future = self.promise()
-        self.call(_fail, future, error)
+        self.call(self.fail, future, error)
         return future
+
+    def complete(self, future: asyncio.Future[Any], outcome: object) -> None:
+        """The answer has arrived; one that nobody waits for any more is dropped."""
+        self._open.pop(future, None)
+        if not future.done():
+            future.set_result(outcome)
+
+    def fail(self, future: asyncio.Future[Any], error: SwitchgearError) -> None:
+        """The error has arrived."""
+        self._open.pop(future, None)
+        if not future.done():
+            future.set_exception(error)
+            # Marks it as seen: an append that nobody awaits is no fault of the test.
+            future.exception()
 
     async def turn(self) -> None:
         """Wait until all that was sent to this connection has arrived. Raises Unavailable."""
-        await self.answer(None)
+        future = self.promise(Unavailable)
+        self.call(self.complete, future, None)
+        await future
 
     async def settle(self) -> None:
         """As `turn`, but a dead connection is no error: nothing more arrives there."""
@@ -72,15 +93,17 @@ class Link:
         """End the connection: whoever waits for an answer learns that none will come."""
         self.alive = False
         for future, lost in list(self._open.items()):
-            _fail(future, self._gone(lost))
+            self.fail(future, self._gone(lost))
         self._open.clear()
 
     def _call(self, callback: Callable[[*Args], None], *args: *Args) -> None:
         if self.alive:
             callback(*args)
 
-    def _settled(self, future: asyncio.Future[Any]) -> None:
-        self._open.pop(future, None)
+    def _tidy(self) -> None:
+        """Forget what somebody else completed or gave up, now and then: a callback of each would cost more."""
+        self._open = {future: lost for future, lost in self._open.items() if not future.done()}
+        self._tidy_at = _TIDY_AT + 2 * len(self._open)
 
     def _gone(self, lost: Callable[[str], SwitchgearError]) -> SwitchgearError:
         return lost(f"the connection of {self.name} to the memory broker is closed")
@@ -101,15 +124,3 @@ class LoopClock:
             self._origin = time
             self._start = self._start or SYSTEM.now()
         return self._start + timedelta(seconds=time - self._origin)
-
-
-def _complete(future: asyncio.Future[Any], outcome: object) -> None:
-    if not future.done():
-        future.set_result(outcome)
-
-
-def _fail(future: asyncio.Future[Any], error: SwitchgearError) -> None:
-    if not future.done():
-        future.set_exception(error)
-        # Marks it as seen: an append that nobody awaits is no fault of the test.
-        future.exception()

@@ -38,23 +38,35 @@ _TASK_TOKEN = 4
 
 
 @lru_cache(maxsize=4096)
-def _pattern(subject_filter: str) -> re.Pattern[str]:
+def matcher(filters: tuple[str, ...]) -> Callable[[str], object]:
+    """A function that tells, truly or falsely, whether one of the filters covers a subject."""
+    if len(filters) == 1:
+        # A scope is asked for once or twice: to compile it would cost more than all its matches.
+        plain = filters[0].removesuffix(".>")
+        if "*" not in plain and ">" not in plain:
+            start = plain + "."
+            if len(plain) < len(filters[0]):
+                return lambda subject: subject.startswith(start) and subject != start
+            return plain.__eq__
+    return re.compile("|".join(map(_pattern, filters))).fullmatch
+
+
+def _pattern(subject_filter: str) -> str:
     parts = [
         {"*": r"[^.]+", ">": r".+"}.get(token, re.escape(token))
         for token in subject_filter.split(".")
     ]
-    return re.compile(r"\.".join(parts))
+    return r"\.".join(parts)
 
 
-@lru_cache(maxsize=65_536)
 def matches(subject_filter: str, subject: str) -> bool:
     """Whether the filter (`*`: one token, a last `>`: one or more) covers the subject."""
-    return _pattern(subject_filter).fullmatch(subject) is not None
+    return bool(matcher((subject_filter,))(subject))
 
 
 def any_matches(filters: Iterable[str], subject: str) -> bool:
     """Whether one of the filters covers the subject."""
-    return any(matches(subject_filter, subject) for subject_filter in filters)
+    return bool(matcher(tuple(filters))(subject))
 
 
 def check_message(subject: str, size: int) -> None:
@@ -89,7 +101,7 @@ def with_headers(block: bytes, headers: Iterable[tuple[str, str]]) -> bytes:
 def timestamp(time_ns: int) -> str:
     """A store time as the server writes it: RFC 3339, nanoseconds without trailing zeros."""
     seconds, rest = divmod(time_ns, 1_000_000_000)
-    text = (EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
+    text = (EPOCH + timedelta(seconds=seconds)).isoformat().removesuffix("+00:00")
     fraction = f".{rest:09d}".rstrip("0").rstrip(".")
     return f"{text}{fraction}Z"
 
@@ -181,8 +193,7 @@ class Stream:
         time_ns = (self._clock.now() - EPOCH) // timedelta(microseconds=1) * 1000
         stored = Stored(subject, self.last_sequence, time_ns, headers, data)
         self.bytes += size
-        message_id = header_value(headers, MESSAGE_ID)
-        if self._remembers_ids and message_id:
+        if self._remembers_ids and (message_id := header_value(headers, MESSAGE_ID)):
             self._ids[message_id] = self._clock.now()
         self._messages[stored.sequence] = stored
         self._of_subject.setdefault(subject, []).append(stored.sequence)
@@ -205,15 +216,18 @@ class Stream:
 
     def newest(self, subject_filter: str) -> Stored | None:
         """The newest message under the filter."""
+        covers = matcher((subject_filter,))
         for sequence in reversed(self._candidates(subject_filter)):
-            if matches(subject_filter, self._messages[sequence].subject):
-                return self._messages[sequence]
+            stored = self._messages[sequence]
+            if covers(stored.subject):
+                return stored
         return None
 
     def under(self, subject_filter: str) -> list[Stored]:
         """All messages under the filter, oldest first."""
-        found = (self._messages[sequence] for sequence in self._candidates(subject_filter))
-        return [stored for stored in found if matches(subject_filter, stored.subject)]
+        covers = matcher((subject_filter,))
+        found = map(self._messages.__getitem__, self._candidates(subject_filter))
+        return [stored for stored in found if covers(stored.subject)]
 
     def beyond(self, sequence: int) -> Iterator[Stored]:
         """The messages after this sequence, oldest first."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from switchgear.testing.memory_stream import matches
+from switchgear.testing.memory_stream import matcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,7 @@ class MemoryWatch:
         self, stream: Stream, subject_filter: str, link: Link, receive: Callable[[Stored], None]
     ) -> None:
         self._stream = stream
-        self._filter = subject_filter
+        self._covers = matcher((subject_filter,))
         self._link = link
         self._receive = receive
         for stored in stream.beyond(0):
@@ -55,5 +55,5 @@ class MemoryWatch:
         await self._link.settle()
 
     def _heard(self, stored: Stored) -> None:
-        if matches(self._filter, stored.subject):
+        if self._covers(stored.subject):
             self._link.call(self._receive, stored)

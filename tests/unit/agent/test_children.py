@@ -270,3 +270,24 @@ async def test_entries_name_the_children_that_end_with_a_task() -> None:
         rest = children.named(on.history(handle.id))
         assert len(rest) == 1
         assert isinstance(on.history(handle.id).end, entries.Completed)
+
+
+async def test_a_call_into_a_full_ledger_waits_for_room() -> None:
+    """It costs the parent no attempt, since what it needs to end comes before what is new (rule 19)."""
+    agent = Agent("parent", version="1.0.0")
+    on: Stage
+
+    @agent.capability("work", calls=["double"], retry=Retry(max_attempts=1))
+    async def work(value: Number, ctx: Context) -> Number:
+        ledger = on.site.broker.ledger
+        ledger.max_bytes = ledger.bytes
+        return await ctx.call(doubled, value)
+
+    async with stage(agent, workers(), coordinators=1) as on:
+        handle = await on.mesh.submit(work, Number(4))
+        await on.reach(handle.id, "dispatched")
+        await asyncio.sleep(3)
+        assert ids_of(on, "double") == []
+        on.site.broker.ledger.max_bytes = None
+        assert await handle.result() == Number(8)
+        assert on.events(handle.id).count("attempt-failed") == 0

@@ -10,8 +10,11 @@ import pytest
 
 from switchgear import Agent, Context, TaskCancelled, TaskDead, TaskExpired
 from switchgear.agent.settings import WorkerSettings
+from switchgear.bus.port import Appended, Refused
 from switchgear.contract import entries
 from switchgear.contract.values import Failure
+from switchgear.testing.memory import MemoryBus
+from switchgear.testing.memory_ledger import MemoryLedger
 from tests.unit.agent.stage import NULL, Gate, Number, Stage, stage, until
 
 LONG = timedelta(hours=1)
@@ -203,6 +206,47 @@ async def test_holder_that_lost_its_task_ends_nothing() -> None:
         assert end is not None
         assert end.writer == second.bus.name
         assert [entry.how for entry in taken_over(on, handle.id)] == ["alive"]
+
+
+class EndedMeanwhile(MemoryLedger):
+    """Its answer to `taken-over` got lost; when it is sent again, a coordinator has ended the task."""
+
+    on: Stage
+
+    async def append(
+        self, subject: str, body: bytes, *, scope: str, expect: int
+    ) -> Appended | Refused:
+        """Append, and tell of the refusal that the second sending meets."""
+        answer = await super().append(subject, body, scope=scope, expect=expect)
+        if not subject.endswith(".taken-over"):
+            return answer
+        self.on.append(scope, "cancel-requested", honest=True, reason="not needed")
+        return Refused(self.on.append(scope, "cancelled", honest=True, reason="not needed"))
+
+
+async def test_nothing_is_appended_to_a_task_that_ended_while_its_take_over_was_unanswered() -> (
+    None
+):
+    """The next holder learns in one read that its take-over stands and that a coordinator ended the task."""
+    gate = Gate()
+    async with stage() as on:
+        first = await on.join(gated(gate))
+        handle = await on.mesh.submit("pass", Number(1))
+        await until(lambda: gate.inside == 1)
+
+        def arrange(bus: MemoryBus) -> None:
+            bus.ledger = ledger = EndedMeanwhile(on.site.broker, bus.link)
+            ledger.on = on
+
+        await on.site.join(gated(gate), arrange=arrange)
+        await on.site.crash(first)
+        await on.reach(handle.id, "cancelled")
+        gate.open()
+        await asyncio.sleep(100)
+        history = on.history(handle.id)
+        assert history.ended == "cancelled"
+        assert history.voids == []
+    assert gate.entered == 1
 
 
 async def test_cancel_reaches_the_handler() -> None:
