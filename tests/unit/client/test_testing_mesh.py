@@ -25,6 +25,7 @@ from switchgear import (
     testing,
 )
 from switchgear.steps import runner
+from switchgear.steps.executor import Asked
 from switchgear.testing import virtual_time
 from tests.unit.agent.stage import Number, Text
 
@@ -188,7 +189,7 @@ async def test_fake_run_fails_as_the_real_runner_does() -> None:
     async with testing.mesh() as mesh:
         mesh.fake_run("tool", stdout="out\n", exit_code=3, stderr="err\n")
         with pytest.raises(StepFailed) as fake:
-            await mesh.site.runs("tool", spec)
+            await mesh.site.runs(Asked(spec, "tool"), lambda _, __: None, mesh.site.bus("x").blobs)
     assert vars(fake.value) == vars(real.value)
 
 
