@@ -91,6 +91,9 @@ def main() -> None:
     if record := os.environ.get("FAKE_CLI_ENVIRONMENT"):
         with open(record, "w", encoding="utf-8") as file:  # noqa: PTH123
             json.dump(dict(os.environ), file)
+    if record := os.environ.get("FAKE_CLI_PID"):
+        with open(record, "w", encoding="ascii") as file:  # noqa: PTH123
+            file.write(str(os.getpid()))
     if how == "never":
         signal.pause()
     if how == "garbage":

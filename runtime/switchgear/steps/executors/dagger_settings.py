@@ -60,6 +60,10 @@ class DaggerSettings(Struct, frozen=True, kw_only=True):
     strict_network: bool = False
     """Refuse steps that do not ask for the network, since an engine cannot keep it from them."""
 
+    def __repr__(self) -> str:
+        # The environment holds credentials.
+        return f"DaggerSettings(cli={self.cli!r}, runner={self.runner!r}, provided={self.provided!r})"
+
     @property
     def configured(self) -> bool:
         """Whether there is an engine to speak of."""
