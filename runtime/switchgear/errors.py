@@ -280,6 +280,10 @@ class StepFailed(SwitchgearError):
         """Whether it may be done twice, and so repeated where its outcome is unknown."""
         self.retry_after = retry_after
         """Seconds that the failed side asks to wait; None where it does not say."""
+        self.executor = ""
+        """What ran the command; empty for a function, or where nothing ran."""
+        self.isolation = ""
+        """Of a command: `bubblewrap`, `container` or `none`."""
 
 
 class DuplicateKey(SwitchgearError):

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
 from switchgear import ids
@@ -13,6 +14,7 @@ from switchgear.agent import stepping
 from switchgear.agent.digests import Ambient
 from switchgear.agent.resource import Resource
 from switchgear.agent.task_info import TaskInfo
+from switchgear.contract.artifact import BYTES, Artifact
 from switchgear.contract.capability import Capability, reference
 from switchgear.contract.topic import Topic
 from switchgear.errors import NotDeclared, UsageError
@@ -87,7 +89,10 @@ class Context(Ambient):
         return await stepping.step(self._run, key, fn, args, kwargs)
 
     async def run(self, key: str, spec: StepSpec) -> RunResult:
-        """Run a command. Raises StepFailed for an exit code that was not expected, or its time limit."""
+        """Run a step's commands where its capability's rollout says. `result.outputs` are artifacts.
+
+        Raises StepFailed for an exit code that was not expected, a time limit, or a spec that cannot run here.
+        """
         self._run.recording.take(key)
         return await stepping.command(self._run, key, spec)
 
@@ -260,6 +265,28 @@ class Context(Ambient):
         key = key or named.name
         self._run.recording.take(key)
         await publishing.publish(self._run, named, value, key, to)
+
+    async def save(
+        self, key: str, data: bytes | Path, *, name: str = "", media_type: str = BYTES
+    ) -> Artifact:
+        """Store bytes, or a file or directory of this host, under their digest; recorded, and stored once.
+
+        The artifact may stand in outputs and inputs, and be mounted in steps. Raises UsageError for what cannot be
+        stored or is over 1 GiB, Unavailable.
+        """
+        from switchgear.agent import saving
+
+        self._run.recording.take(key)
+        return await saving.save(self._run, key, data, name=name, media_type=media_type)
+
+    async def load(self, artifact: Artifact) -> bytes:
+        """The bytes of an artifact, verified; of a directory, its tar archive.
+
+        Raises NotFound where nothing that is kept names it any more, ProtocolError SG1109 for damaged bytes.
+        """
+        from switchgear.agent import saving
+
+        return await saving.load(self._run, artifact)
 
     @overload
     async def gather(self, one: Awaitable[T], two: Awaitable[T2], /) -> tuple[T, T2]: ...

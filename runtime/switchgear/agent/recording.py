@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import msgspec
 
@@ -22,8 +22,19 @@ from switchgear.resilience.classify import classify
 from switchgear.tasks import payload
 from switchgear.tasks.payload import NULL, Payload
 
-Kind = Literal["step", "run", "call", "submit", "map", "sleep", "signal", "publish"]
+Kind = Literal["step", "run", "call", "submit", "map", "sleep", "signal", "publish", "save"]
 
+
+class Ran(NamedTuple):
+    """How a step or command was run, as its checkpoint says."""
+
+    executor: str = ""
+    isolation: str = ""
+    retries: int = 0
+    decision: Decision | None = None
+
+
+UNTOLD = Ran()
 NOTHING = Payload(NULL)
 """The result of what has none."""
 
@@ -94,10 +105,8 @@ class Recording:
         result: Payload = NOTHING,
         *,
         duration: timedelta | None = None,
-        executor: str = "",
-        retries: int = 0,
+        ran: Ran = UNTOLD,
         signal: int = 0,
-        decision: Decision | None = None,
     ) -> None:
         """Record a result. Raises CancelledError where the task is no longer this run's to record for."""
         await self.append(
@@ -111,10 +120,8 @@ class Recording:
                 result_blob=result.blob,
                 input_digest=digest,
                 duration=duration,
-                executor=executor,
-                retries=retries,
                 signal=signal,
-                decision=decision,
+                **ran._asdict(),
             )
         )
 
@@ -126,9 +133,8 @@ class Recording:
         error: SwitchgearError,
         *,
         duration: timedelta | None = None,
-        executor: str = "",
+        ran: Ran = UNTOLD,
         signal: int = 0,
-        decision: Decision | None = None,
         still: Callable[[History], bool] | None = None,
     ) -> bool:
         """Record a failure, which later runs raise again until the next retry. `still` as for `Attempt.append`."""
@@ -146,9 +152,8 @@ class Recording:
                 error=failure,
                 input_digest=digest,
                 duration=duration,
-                executor=executor,
                 signal=signal,
-                decision=decision,
+                **ran._asdict(),
             ),
             still=still,
         )

@@ -9,9 +9,17 @@ import msgspec
 
 from switchgear.agent.chunks import STEP
 from switchgear.agent.digests import of_arguments, of_values
+from switchgear.agent.recording import Ran
 from switchgear.agent.step import returned, run_step
 from switchgear.contract import codec
-from switchgear.errors import BreakerOpen, NotRecordable, StepChanged, SwitchgearError, UsageError
+from switchgear.errors import (
+    BreakerOpen,
+    NotRecordable,
+    StepChanged,
+    StepFailed,
+    SwitchgearError,
+    UsageError,
+)
 from switchgear.tasks import payload
 
 if TYPE_CHECKING:
@@ -51,7 +59,12 @@ async def step(run: Run, key: str, fn: Callable[..., Any], args: Any, kwargs: An
         stored = await payload.store(run.attempt.bus.blobs, ran.data)
         took = run.attempt.clock.now() - began
         await run.recording.done(
-            key, "step", digest, stored, duration=took, executor="function", retries=ran.retries
+            key,
+            "step",
+            digest,
+            stored,
+            duration=took,
+            ran=Ran("function", retries=ran.retries),
         )
         return ran.value
 
@@ -69,7 +82,8 @@ async def command(run: Run, key: str, spec: StepSpec) -> RunResult:
     await run.begin()
     with run.waits.working():
         began = run.attempt.clock.now()
-        fenced = spec.env(**{FENCE: str(run.attempt.hold)})
+        # What an engine may answer from its cache must not differ with the holder.
+        fenced = spec if spec.reusable else spec.env(**{FENCE: str(run.attempt.hold)})
         decided: list[Decision] = []
         token = DECIDED.set(decided)
         try:
@@ -84,15 +98,9 @@ async def command(run: Run, key: str, spec: StepSpec) -> RunResult:
         data = codec.encode(result)
         stored = await payload.store(run.attempt.bus.blobs, data)
         took = run.attempt.clock.now() - began
-        await run.recording.done(
-            key,
-            "run",
-            digest,
-            stored,
-            duration=took,
-            executor=result.executor,
-            decision=decided[0] if decided else None,
-        )
+        decision = decided[0] if decided else None
+        ran = Ran(result.executor, result.isolation, decision=decision)
+        await run.recording.done(key, "run", digest, stored, duration=took, ran=ran)
         return msgspec.json.decode(data, type=RunResult)
 
 
@@ -112,7 +120,8 @@ async def _failed(
         run.attempt.refused = True
         return  # nothing was done: the next run asks again
     took = run.attempt.clock.now() - began
-    executor = "" if decision is None else decision.executor
-    await run.recording.failed(
-        key, kind, digest, error, duration=took, executor=executor, decision=decision
-    )
+    executor, isolation = "" if decision is None else decision.executor, ""
+    if isinstance(error, StepFailed):
+        executor, isolation = error.executor or executor, error.isolation
+    ran = Ran(executor, isolation, decision=decision)
+    await run.recording.failed(key, kind, digest, error, duration=took, ran=ran)

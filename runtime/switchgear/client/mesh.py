@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import timedelta
+from os import PathLike
+from pathlib import Path
 from typing import Any, TypeVar, Unpack, overload
 
 from switchgear import ids
@@ -17,6 +19,7 @@ from switchgear.client.options import SubmitOptions
 from switchgear.client.sending import Sender
 from switchgear.clock import SYSTEM, Clock, milliseconds
 from switchgear.contract import queries, subjects
+from switchgear.contract.artifact import Artifact
 from switchgear.contract.capability import AnyCapability, Capability, reference
 from switchgear.errors import SwitchgearError, WaitTimeout
 from switchgear.tasks import payload, signalling, submission
@@ -177,6 +180,24 @@ class Mesh(Messaging):
             for one in waits:
                 one.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
+
+    # files
+
+    async def upload(self, path: str | PathLike[str]) -> Artifact:
+        """Store a file or directory, to hand it to tasks. Raises UsageError for what is no file, Unavailable."""
+        from switchgear.client import files
+
+        return await files.upload(self.bus.blobs, path)
+
+    async def download(self, artifact: Artifact, path: str | PathLike[str]) -> Path:
+        """Write an artifact to a path where nothing is yet; returns it.
+
+        Its bytes are verified; of a directory nothing lands outside. Raises UsageError, NotFound, ProtocolError
+        SG1109 for damaged bytes, Unavailable.
+        """
+        from switchgear.client import files
+
+        return await files.download(self.bus.blobs, artifact, path)
 
     # steer
 

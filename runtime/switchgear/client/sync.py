@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
+from os import PathLike
+from pathlib import Path
 from typing import Any, Generic, TypeVar, Unpack, overload
 
 from switchgear.client.dead_letters import AS_IT_WAS, DeadLetters, Redrive
@@ -11,6 +13,7 @@ from switchgear.client.loop_thread import LoopThread
 from switchgear.client.options import ListFilters, SubmitOptions
 from switchgear.client.sync_messages import SyncMessaging
 from switchgear.contract import queries
+from switchgear.contract.artifact import Artifact
 from switchgear.contract.capability import Capability
 from switchgear.contract.dead_letters import DeadGroups
 from switchgear.tasks.chunks import Chunk
@@ -232,6 +235,14 @@ class SyncMesh(SyncMessaging):
     def signal(self, task: str, name: str, value: Any = None) -> int:
         """Signal a task, also one of another owner: see `Mesh.signal`."""
         return self._thread.call(self.mesh.signal(task, name, value))
+
+    def upload(self, path: str | PathLike[str]) -> Artifact:
+        """Store a file or directory: see `Mesh.upload`."""
+        return self._thread.call(self.mesh.upload(path))
+
+    def download(self, artifact: Artifact, path: str | PathLike[str]) -> Path:
+        """Write an artifact to a path: see `Mesh.download`."""
+        return self._thread.call(self.mesh.download(artifact, path))
 
     def get(self, id: str) -> SyncTaskHandle[Any]:
         """A handle on a task of this principal. Raises NotFound."""

@@ -190,6 +190,8 @@ class Checkpoint(AgentEntry, frozen=True, kw_only=True, omit_defaults=True):
     input_digest: Digest | None = None
     duration: timedelta | None = None
     executor: str = ""
+    isolation: str = ""
+    """Of a command: `bubblewrap`, `container` or `none`."""
     retries: int = 0
     signal: Sequence = 0
     """Of a taken signal: the entry that brought it."""

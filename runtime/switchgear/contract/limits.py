@@ -14,6 +14,8 @@ MAX_ANNOUNCEMENT = 512 * KIB
 """Bytes of an instance's announcement, schemas included."""
 MAX_BLOB = 1024 * KIB * KIB
 """Bytes of one blob in the object store."""
+MAX_NAMED = 2000
+"""Artifacts that a payload in the object store may name."""
 MAX_QUERY = 64 * KIB
 """Bytes of a query to a coordinator or the read model."""
 MAX_PROGRESS = 8 * KIB

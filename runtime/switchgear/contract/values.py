@@ -108,12 +108,14 @@ def retry_fault(retry: Retry) -> str:
     return next((fault for fault in faults if fault), "")
 
 
-class Blob(Struct, frozen=True, kw_only=True):
+class Blob(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A payload in the object store, named by its content."""
 
     digest: Digest
     size: Annotated[int, Meta(ge=0, le=limits.MAX_BLOB)]
     """Bytes."""
+    names: Annotated[tuple[Digest, ...], Meta(max_length=limits.MAX_NAMED)] = ()
+    """Digests of the artifacts that stand in it: they are kept as long as it is."""
 
 
 class Parent(Struct, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ It reads less strictly than `codec`: an entry that only a newer release can read
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,9 @@ class _Named(msgspec.Struct):
     digest: str
 
 
+_DIGEST = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+_ARTIFACT = re.compile(rb'type\\*"\s*:\s*\\*"artifact')
+"""An artifact, also in JSON within JSON."""
 _ENTRY = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _BLOB = msgspec.json.Decoder(_Named | None)
 
@@ -38,13 +42,28 @@ FIELDS = {event: fields for event, kind in ENTRIES.items() if (fields := _blob_f
 """Event -> its fields that hold a blob, for the events that have any."""
 _ALL = frozenset(field for fields in FIELDS.values() for field in fields)
 FILTERS = tuple(
-    f"sg.task.*.*.*.{event}" + (".*.*" if event == "dispatched" else "") for event in FIELDS
+    f"sg.task.*.*.*.{event}" + (".*.*" if event == "dispatched" else "")
+    for event in (*FIELDS, "signalled")
 )
-"""Subjects of the entries that may name blobs."""
+"""Subjects of the entries that may name blobs; a signal may name artifacts."""
 
 
 def named(body: bytes) -> Iterator[str]:
-    """Digests of the blobs that the body of an entry names; nothing where nobody could read it."""
+    """Digests of the blobs that the body of an entry names; nothing where nobody could read it.
+
+    Artifacts may stand anywhere in an input or output, whoever wrote it: beside one, whatever looks like a digest is
+    taken for its. A payload that is a blob itself tells the artifacts in it.
+    """
+    yield from dict.fromkeys((*_fields(body), *_artifacts(body)))
+
+
+def _artifacts(body: bytes) -> Iterator[str]:
+    if _ARTIFACT.search(body) is not None or b'"names"' in body:
+        for digest in _DIGEST.findall(body):
+            yield digest.decode()
+
+
+def _fields(body: bytes) -> Iterator[str]:
     try:
         fields = _ENTRY.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

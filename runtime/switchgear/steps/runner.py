@@ -9,7 +9,9 @@ import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from switchgear.errors import StepFailed
+from msgspec.structs import replace
+
+from switchgear.errors import StepFailed, UsageError
 from switchgear.resilience.process_failures import process_end, process_verdict
 from switchgear.steps.executor import Asked
 from switchgear.steps.result import RunResult
@@ -36,15 +38,18 @@ class Runner:
         plan: Plan | None = None,
         guard: Guard | None = None,
         environ: Mapping[str, str] | None = None,
+        engine_image: str = "",
     ) -> None:
         """`plan`: None: an image runs on the engine where there is one, all else as a process.
 
-        `environ`: what `env://` secrets are read from; None: this process's.
+        `environ`: what `env://` secrets are read from; None: this process's. `engine_image`: the image on the engine
+        for specs that name none; empty: they need a process.
         """
         self.executors = {executor.name: executor for executor in executors}
         self._plan = plan or self.by_image
         self._guard = guard or _unguarded
         self._environ = os.environ if environ is None else environ
+        self._engine_image = engine_image
 
     async def run(
         self, asked: Asked, *, on_line: OnLine | None = None, blobs: Blobs | None = None
@@ -57,14 +62,31 @@ class Runner:
         """
 
         def run_on(name: str) -> Awaitable[Outcome]:
-            return self._run_on(name, asked, on_line, blobs)
+            return self._run_on(*self._placed(name, asked), on_line, blobs)
 
+        if not asked.spec.commands:
+            raise UsageError(
+                f"step {asked.key} runs nothing",
+                why="its spec has no command",
+                fix='add one: .exec("make", "test")',
+            )
         return judge(asked, await self._plan(asked, run_on))
 
     async def by_image(self, asked: Asked, run_on: RunOn) -> Outcome:
         """The plan that holds where nobody gives another."""
-        engine = asked.spec.image is not None and "dagger" in self.executors
-        return await run_on("dagger" if engine else "process")
+        spec = asked.spec
+        wanted = spec.image is not None or (self._engine_image and not spec.host_only)
+        return await run_on("dagger" if wanted and "dagger" in self.executors else "process")
+
+    def _placed(self, name: str, asked: Asked) -> tuple[str, Asked]:
+        """The executor that it runs on, and what that one gets: an engine runs no step that is the host's, and images."""
+        spec = asked.spec
+        if name != "dagger" or spec.image is not None:
+            return name, asked
+        if spec.host_only:
+            return "process", asked
+        image = self._engine_image or None
+        return name, asked._replace(spec=replace(spec, image=image))
 
     async def close(self) -> None:
         """Let go of what the executors hold."""
@@ -100,6 +122,7 @@ class Runner:
             return await self._guard(asked, executor.dependencies(asked.spec), execute)
         except StepFailed as failed:
             failed.idempotent = asked.spec.repeatable
+            failed.executor = failed.executor or name
             raise
 
 
@@ -155,7 +178,7 @@ def _failure(spec: StepSpec, key: str, outcome: Outcome) -> StepFailed:
         what = f"step {key} {process_end(outcome.exit_code)}"
     if verdict.error_class == "resource":
         tail = tail or "somebody killed it, most likely the kernel for want of memory"
-    return StepFailed(
+    failed = StepFailed(
         what,
         key=key,
         exit_code=outcome.exit_code,
@@ -166,5 +189,7 @@ def _failure(spec: StepSpec, key: str, outcome: Outcome) -> StepFailed:
         dependency=verdict.dependency,
         idempotent=spec.repeatable,
         why=tail,
-        fix=verdict.fix,
+        fix="; ".join(filter(None, (verdict.fix, *outcome.notes))),
     )
+    failed.executor, failed.isolation = outcome.executor, outcome.isolation
+    return failed

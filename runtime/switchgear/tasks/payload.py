@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 import msgspec
@@ -43,7 +44,18 @@ async def store(blobs: Blobs, data: bytes) -> Payload:
         raise UsageError(
             f"a payload of {len(data)} bytes", why=f"{limits.MAX_BLOB} bytes are the limit"
         )
-    return Payload(NULL, Blob(digest=await blobs.put(data), size=len(data)))
+    names = tuple(dict.fromkeys(found.decode() for found in _ARTIFACT.findall(data)))
+    if len(names) > limits.MAX_NAMED:
+        raise UsageError(
+            f"a payload that names {len(names)} artifacts",
+            why=f"{limits.MAX_NAMED} are the limit",
+            fix="put files into one directory, and make that the artifact",
+        )
+    return Payload(NULL, Blob(digest=await blobs.put(data), size=len(data), names=names))
+
+
+_ARTIFACT = re.compile(rb'\{"type":"artifact","digest":"([0-9a-f]{64})"')
+"""An artifact as our encoder writes it."""
 
 
 async def load(blobs: Blobs, inline: msgspec.Raw, blob: Blob | None) -> bytes:

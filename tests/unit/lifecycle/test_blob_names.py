@@ -48,7 +48,7 @@ def test_entries_that_name_blobs_are_known() -> None:
     }
     assert "sg.task.*.*.*.dispatched.*.*" in blob_names.FILTERS
     assert "sg.task.*.*.*.waiting" in blob_names.FILTERS
-    assert len(blob_names.FILTERS) == 5
+    assert len(blob_names.FILTERS) == 6
 
 
 @pytest.mark.parametrize(("event", "field"), PLACES)
@@ -77,6 +77,7 @@ def test_entry_of_a_newer_release_keeps_its_blob() -> None:
         b'{"input_blob":{"digest":5}}',
         b'{"input_blob":' + b"[" * 100_000,
         b'{"input":{"input_blob":{"digest":"%s"}}}' % DIGEST.encode(),
+        b'{"input":{"commit":"%s"}}' % DIGEST.encode(),
     ],
 )
 def test_body_that_names_nothing_readable_is_passed_over(body: bytes) -> None:
@@ -86,3 +87,21 @@ def test_body_that_names_nothing_readable_is_passed_over(body: bytes) -> None:
 def test_damaged_field_hides_no_other() -> None:
     body = b'{"input_blob":5,"output_blob":{"digest":"%s","size":1}}' % DIGEST.encode()
     assert list(blob_names.named(body)) == [DIGEST]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"input":{"files":[{"type":"artifact","digest":"%s","size":1}]}}',
+        b'{"input":{"digest" : "%s", "type" : "artifact"}}',
+        b'{"payload":"{\\"type\\":\\"artifact\\",\\"digest\\":\\"%s\\"}"}',
+    ],
+)
+def test_an_artifact_anywhere_in_a_body_keeps_its_bytes(body: bytes) -> None:
+    assert list(blob_names.named(body % DIGEST.encode())) == [DIGEST]
+
+
+def test_the_artifacts_in_a_payload_that_is_a_blob_keep_their_bytes() -> None:
+    blob = Blob(digest=DIGEST, size=5, names=("cd" * 32,))
+    body = codec.encode(script.entry("completed", output_blob=blob))
+    assert list(blob_names.named(body)) == [DIGEST, "cd" * 32]
