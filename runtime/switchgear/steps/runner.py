@@ -79,7 +79,7 @@ class Runner:
         return await run_on("dagger" if wanted and "dagger" in self.executors else "process")
 
     def _placed(self, name: str, asked: Asked) -> tuple[str, Asked]:
-        """The executor that it runs on, and what that one gets: an engine runs no step that is the host's, and images."""
+        """The executor that runs it, and what that one gets: an engine runs images, and nothing that is the host's."""
         spec = asked.spec
         if name != "dagger" or spec.image is not None:
             return name, asked

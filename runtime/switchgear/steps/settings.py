@@ -9,7 +9,8 @@ from typing import Literal, cast, get_args
 
 from msgspec import Struct
 
-from switchgear.errors import ConfigError
+from switchgear.errors import ConfigError, UsageError
+from switchgear.steps import images
 
 IsolationWanted = Literal["required", "preferred", "none"]
 
@@ -24,6 +25,8 @@ class StepSettings(Struct, frozen=True, kw_only=True):
     """What an image is redirected to, by its whole reference or by `prefix*`."""
     shown: tuple[str, ...] = ()
     """Directories of the host that every sandbox of the process executor shows, read-only."""
+    engine_image: str = ""
+    """The image for steps that name none, on an engine; empty: they run as processes."""
     caches: str = ""
     """Directory of the process executor's caches; empty: below the user's cache directory."""
 
@@ -34,7 +37,7 @@ class StepSettings(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def load(cls, environ: Mapping[str, str]) -> StepSettings:
-        """From SWITCHGEAR_ISOLATION, _IMAGE_ALIASES, _SANDBOX_PATHS, and XDG_CACHE_HOME. Raises ConfigError."""
+        """From SWITCHGEAR_ISOLATION, _IMAGE_ALIASES, _SANDBOX_PATHS, _ENGINE_IMAGE and others. Raises ConfigError."""
         isolation = environ.get("SWITCHGEAR_ISOLATION") or "required"
         if isolation not in get_args(IsolationWanted):
             raise ConfigError(
@@ -45,6 +48,7 @@ class StepSettings(Struct, frozen=True, kw_only=True):
             isolation=cast("IsolationWanted", isolation),
             image_aliases=_aliases(environ.get("SWITCHGEAR_IMAGE_ALIASES", "")),
             shown=_paths(environ.get("SWITCHGEAR_SANDBOX_PATHS", "")),
+            engine_image=_image(environ.get("SWITCHGEAR_ENGINE_IMAGE", "")),
             caches=environ.get("XDG_CACHE_HOME", ""),
         )
 
@@ -58,6 +62,17 @@ def _paths(text: str) -> tuple[str, ...]:
                 fix="name absolute directories, separated by colons",
             )
     return paths
+
+
+def _image(text: str) -> str:
+    try:
+        if text:
+            images.parse(text)
+    except UsageError as error:
+        raise ConfigError(
+            f"SWITCHGEAR_ENGINE_IMAGE={text!r} cannot be used", why=error.what, fix=error.fix
+        ) from error
+    return text
 
 
 def _aliases(text: str) -> tuple[tuple[str, str], ...]:

@@ -83,6 +83,8 @@ class StepSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Whether it may be run again when nobody knows whether it ran."""
     reusable: bool = False
     """Whether an engine may answer from its cache instead of running it."""
+    host_only: bool = False
+    """Whether it runs as a process of the agent's host although an engine runs other steps without an image."""
 
     def exec(self, *args: str | os.PathLike[str]) -> StepSpec:
         """Then run this program with arguments as they are, without a shell."""
@@ -216,6 +218,10 @@ class StepSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def cacheable(self, yes: bool = True) -> StepSpec:  # noqa: FBT001, FBT002 - reads as a switch
         """Let an engine answer from its cache. Secrets are no part of what it compares."""
         return replace(self, reusable=yes)
+
+    def on_host(self, yes: bool = True) -> StepSpec:  # noqa: FBT001, FBT002 - reads as a switch
+        """Run it as a process although an engine runs other steps without an image: what it makes is the host's."""
+        return replace(self, host_only=yes)
 
 
 def command(*args: str | os.PathLike[str]) -> StepSpec:
