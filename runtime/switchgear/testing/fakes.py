@@ -14,6 +14,7 @@ from switchgear.agent.declare import Agent, Declared
 from switchgear.contract import codec
 from switchgear.errors import StepFailed, UsageError
 from switchgear.lifecycle import routing
+from switchgear.resilience.process_failures import process_end, process_verdict
 from switchgear.steps import runner
 from switchgear.steps.result import RunResult
 
@@ -122,11 +123,17 @@ class Runs:
             return RunResult(
                 exit_code=exit_code, stdout=stdout, stderr=stderr, duration=timedelta()
             )
+        verdict = process_verdict(exit_code)
         raise StepFailed(
-            f"step {key} ended with exit code {exit_code}",
+            f"step {key} {process_end(exit_code)}",
             key=key,
             exit_code=exit_code,
             stdout=stdout,
             stderr=stderr,
+            error_class=verdict.error_class,
+            outcome_known=verdict.outcome_known,
+            dependency=verdict.dependency,
+            idempotent=spec.repeatable,
             why=stderr.strip(),
+            fix=verdict.fix,
         )
