@@ -200,7 +200,8 @@ def _check_call(node: Call, text: _Text, *, in_condition: bool) -> None:
     elif name in STATUS and not in_condition:
         text.tell(node.offset, f"{name}() can only stand in `if`")
     elif len(node.arguments) != FUNCTIONS[name]:
-        what = f"{name} takes {FUNCTIONS[name]} arguments, not {len(node.arguments)}"
+        number = f"{FUNCTIONS[name]} argument{'' if FUNCTIONS[name] == 1 else 's'}"
+        what = f"{name} takes {number}, not {len(node.arguments)}"
         text.tell(node.offset, what)
 
 

@@ -154,6 +154,10 @@ def _choices(table: Table, kind: Kind, items: Kind) -> tuple[Any, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind == "integer" else f"a {kind}"
+
+
 def _check(table: Table, one: Parameter) -> None:
     """What its fields say together."""
     faults: Faults = table.faults
@@ -161,10 +165,10 @@ def _check(table: Table, one: Parameter) -> None:
     for name, kinds in (("pattern", {"string"}), ("minimum", {"integer", "number"}),
                         ("maximum", {"integer", "number"})):  # fmt: skip
         if name in table and scalar not in kinds:
-            faults.key(table.at(name), STRUCTURE, f"a {scalar} has no {name}")
+            faults.key(table.at(name), STRUCTURE, f"{_a(scalar)} has no {name}")
             return
     if "items" in table and one.kind != "list":
-        faults.key(table.at("items"), STRUCTURE, f"a {one.kind} has no items")
+        faults.key(table.at("items"), STRUCTURE, f"{_a(one.kind)} has no items")
     if one.default is None:
         return
     if one.required:

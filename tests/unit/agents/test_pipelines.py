@@ -129,12 +129,16 @@ def aged(directory: Path, *names: str) -> None:
         os.utime(file, (OLD + number, OLD + number))
 
 
+def names(directory: Path) -> list[str]:
+    return sorted(one.name for one in directory.iterdir())
+
+
 async def test_nothing_is_deleted_unless_it_is_asked_for(tmp_path: Path) -> None:
     aged(tmp_path, "a.log", "b.log", "c.log", "d.txt")
     result = await ran("prune-files", directory=str(tmp_path), pattern="*.log", keep_newest=1)
     assert result.outputs["plan"]["first"] == ["b.log", "a.log"]
     assert result.step("delete").state == "skipped"
-    assert len(list(tmp_path.iterdir())) == 4
+    assert names(tmp_path) == ["a.log", "b.log", "c.log", "d.txt"]
 
 
 async def test_old_files_are_deleted_but_the_newest_stay(tmp_path: Path) -> None:
@@ -143,7 +147,7 @@ async def test_old_files_are_deleted_but_the_newest_stay(tmp_path: Path) -> None
     given = {"directory": str(tmp_path), "pattern": "*.log", "keep_newest": 2, "delete": True}
     result = await ran("prune-files", **given)
     assert result.outputs["deleted"] == {"deleted": 2, "changed": []}
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["c.log", "d.txt", "new.log"]
+    assert names(tmp_path) == ["c.log", "d.txt", "new.log"]
 
 
 def backup(directory: Path, name: str) -> Path:

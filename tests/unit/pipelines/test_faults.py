@@ -1,0 +1,232 @@
+"""Every mistake in a file is told at once, at its line and column, with a code and a way out."""
+
+from __future__ import annotations
+
+import pytest
+
+from switchgear.pipelines import files
+from switchgear.pipelines.faults import PipelineFault, PipelineInvalid
+
+
+def faults(text: str, file: str = "it.toml") -> list[PipelineFault]:
+    with pytest.raises(PipelineInvalid) as caught:
+        files.parse(file, text)
+    return list(caught.value.faults)
+
+
+def found(text: str, file: str = "it.toml") -> list[tuple[int, int, str, str]]:
+    return [(one.line, one.column, one.code, one.what) for one in faults(text, file)]
+
+
+EVERYTHING = """\
+name = "demo"
+tiemout = "5m"
+concurrency = "many"
+
+[parameters.who]
+type = "strin"
+
+[parameters.n]
+type = "integer"
+default = "x"
+
+[steps.a]
+needs = ["c"]
+run = ["echo", "${{ params.whom }}", "${{ steps.b.stdout }}"]
+
+[steps.b]
+needs = ["a", "lint"]
+run = "echo hi"
+if = "params.n = 3"
+retry = { attemps = 3 }
+
+[steps.c]
+needs = ["b"]
+script = \"\"\"
+echo one
+echo ${{ params.who }}
+\"\"\"
+
+[steps.big]
+matrix = { a = [1,2,3,4,5,6,7,8,9], b = [1,2,3,4,5,6,7,8], c = [3.10] }
+run = ["x"]
+mounts."/in" = { artifact = "a.tree" }
+"""
+
+
+def test_all_faults_of_a_file_are_told_at_once_by_place() -> None:
+    assert found(EVERYTHING) == [
+        (2, 1, "SG1531", "a pipeline has no 'tiemout'"),
+        (3, 15, "SG1531", "concurrency is a whole number from 1 to 64, not a text"),
+        (6, 8, "SG1531", "'strin' is no type of a parameter"),
+        (10, 11, "SG1531", "the default of n does not fit its type"),
+        (13, 10, "SG1532", "the steps need each other: a → c → b → a"),
+        (14, 28, "SG1533", "there is no parameter whom"),
+        (17, 15, "SG1532", "b needs lint, which is no step"),
+        (18, 7, "SG1531", "b.run is a list of texts, not a text"),
+        (19, 16, "SG1533", "'=' cannot stand here"),
+        (20, 11, "SG1531", "a retry has no 'attemps'"),
+        (26, 6, "SG1531", "a script holds no ${{ }}"),
+        (30, 65, "SG1531", "3.1 is a number, and would lose its trailing zeros"),
+        (32, 29, "SG1532", "big mounts what a makes, and does not need it"),
+        (32, 29, "SG1532", "a has no output 'tree'"),
+    ]
+
+
+def test_a_fault_says_why_and_what_mends_it() -> None:
+    told = {one.what: str(one) for one in faults(EVERYTHING)}
+    assert told["a pipeline has no 'tiemout'"] == (
+        "it.toml:2:1: SG1531: a pipeline has no 'tiemout'. Fix: did you mean timeout?"
+    )
+    script = told["a script holds no ${{ }}"]
+    assert "because what is filled in would be run as code. Fix: hand it over: env.NAME" in script
+
+
+def test_the_error_holds_all_faults_and_the_code_of_the_first() -> None:
+    with pytest.raises(PipelineInvalid) as caught:
+        files.parse("it.toml", EVERYTHING)
+    assert caught.value.code == "SG1531"
+    assert caught.value.what == "14 faults in it.toml"
+    assert "it.toml:13:10: SG1532" in caught.value.why
+
+
+YAML = """\
+name: demo
+on: [push]
+steps:
+  a:
+    run: [echo, "${{ foo.x }}"]
+    needs: [b]
+  b:
+    if: steps.a.outcome == "success"
+    script: |
+      echo 1
+
+      echo ${{ params.x }}
+  a:
+    run: [x]
+  c:
+    run: [!!python/name:os.system x]
+    matrix: {python: [3.10, "3.11"], no: [on, yes]}
+"""
+
+
+def test_yaml_is_told_as_precisely() -> None:
+    assert found(YAML, "it.yaml") == [
+        (2, 1, "SG1531", "a pipeline has no 'on'"),
+        (5, 22, "SG1533", "foo is not known"),
+        (8, 15, "SG1533", "b does not need a, which may end later"),
+        (12, 12, "SG1531", "a script holds no ${{ }}"),
+        (13, 3, "SG1531", "the step a is declared twice"),
+        (16, 11, "SG1531", "the tag tag:yaml.org,2002:python/name:os.system means nothing here"),
+        (16, 11, "SG1531", "run is a list of texts, not empty"),
+        (17, 23, "SG1531", "3.1 is a number, and would lose its trailing zeros"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "place"),
+    [
+        ("it.toml", "name = 'a'\nsteps = {\n", (2, 10)),
+        ("it.toml", "name = 'a'\nname = 'b'\n", (2, 11)),
+        ("it.yaml", "steps:\n  a: [b\n", (3, 1)),
+        ("it.yaml", "a: 1\n b: 2\n", (2, 3)),
+    ],
+)
+def test_a_file_that_cannot_be_parsed_is_told_at_the_place(
+    file: str, text: str, place: tuple[int, int]
+) -> None:
+    [fault] = faults(text, file)
+    assert (fault.line, fault.column) == place
+    assert fault.code in {"SG1530", "SG1531"}
+
+
+def test_a_step_that_stands_twice_in_toml_is_named() -> None:
+    [fault] = faults('[steps.a]\nrun = ["x"]\n[steps.a]\nrun = ["y"]\n')
+    assert (fault.line, fault.code) == (3, "SG1531")
+    assert fault.what == "the step a is declared twice"
+
+
+@pytest.mark.parametrize(
+    ("step", "what"),
+    [
+        ("", "the step a does nothing"),
+        ('run = ["x"]\nscript = "y"', "a has both a run and a script"),
+        ('run = [["x"], []]', "run is a list of commands, each a list of texts, not a list"),
+        ('run = ["x", 3]', "run is a list of texts, not a whole number"),
+        ('run = ["x"]\ninterpreter = "sh"', "an interpreter is for a script"),
+        ('run = ["x"]\ntimeout = "5 minutes"', "a.timeout is a time, not a text"),
+        ('run = ["x"]\nmemory = "5 MB"', "a.memory is a size, not a text"),
+        (
+            'run = ["x"]\nexpect = [256]',
+            "a.expect is a list of exit codes from 0 to 255, not a list",
+        ),
+        ('run = ["x"]\nretry = 0', "retry is a whole number from 1 to 100, not 0"),
+        ('run = ["x"]\nretry.on = ["stepp"]', "'stepp' is no class of errors"),
+        ('run = ["x"]\nretry.factor = 0.5', "factor is from 1 to 100"),
+        ('run = ["x"]\nsecrets.TOKEN = "hunter2"', "the secret TOKEN is not given by reference"),
+        ('run = ["x"]\nmounts."src" = "/x"', "a mount at 'src' has no place"),
+        ('run = ["x"]\nmounts."/s" = {}', "/s has no sources"),
+        ('run = ["x"]\nmounts."/s" = {git = "https://x/y"}', "a git mount has a ref"),
+        ('run = ["x"]\nmounts."/s" = {artifact = "tree"}', "'tree' names no artifact"),
+        ('run = ["x"]\nmounts."/s" = {artifact = "b.tree"}', "there is no step b"),
+        ('run = ["x"]\noutputs.x = "../x"', "'../x' is no path of an output"),
+        ('run = ["x"]\ncaches."/c" = "a b"', "'a b' cannot name a cache"),
+        ('run = ["x"]\nmatrix.v = []', "matrix.v is a list of values, not a list"),
+        ('run = ["x"]\nmatrix.v = [1, 1]', "1 stands twice in the matrix"),
+        ('run = ["x"]\nmatrix.v = "${{ params.vs }}"', "there is no parameter vs"),
+        ('run = ["x"]\nmatrix.v = [1]\nexclude = [{w = 1}]', "the matrix has no 'w'"),
+        ('run = ["${{ matrix.v }}"]', "there is no axis of this step's matrix v"),
+        ('run = ["${{ always() }}"]', "always() can only stand in `if`"),
+        ('run = ["${{ len() }}"]', "len takes 1 argument, not 0"),
+        ('run = ["${{ lenn(1) }}"]', "there is no function lenn"),
+        ('run = ["${{ params }}"]', "params is no value"),
+        ('run = ["${{ 1 "]', "'${{' is never closed"),
+        ('run = ["x"]\nif = "${{ true }}"', "`if` is an expression, without ${{ }}"),
+        ('run = ["x"]\nif = "steps.z.outcome == 1"', "there is no step z"),
+    ],
+)
+def test_each_mistake_of_a_step_is_told(step: str, what: str) -> None:
+    assert what in [one.what for one in faults(f"[steps.a]\n{step}\n")]
+
+
+NEEDED = """\
+[steps.m]
+matrix.v = [1, 2]
+run = ["x"]
+outputs.tree = "t"
+[steps.a]
+needs = ["m", "b"]
+run = ["x", "${{ steps.m.stdout }}", "${{ steps.b.outputs.x }}", "${{ steps.b.code }}"]
+[steps.b]
+run = ["x"]
+outputs.tree = "t"
+"""
+
+
+def test_what_a_needed_step_does_not_have_is_told() -> None:
+    assert [what for *_, what in found(NEEDED)] == [
+        "m has a matrix, and so more than one stdout",
+        "b has no such output",
+        "a step has no code",
+    ]
+
+
+def test_limits_are_told() -> None:
+    wide = "[steps.a]\nrun = ['x']\n" + "".join(f"matrix.{axis} = [1,2,3,4,5]\n" for axis in "abc")
+    assert found(wide) == [(3, 1, "SG1534", "125 combinations are more than 64")]
+    many = "".join(f"[steps.s{number}]\nrun = ['x']\n" for number in range(101))
+    assert [one[2:] for one in found(many)] == [("SG1534", "101 steps are more than 100")]
+
+
+def test_a_few_lines_of_aliases_cannot_stand_for_billions() -> None:
+    rows = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    rows += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
+    assert "SG1534" in {code for _, _, code, _ in found("\n".join(rows), "it.yaml")}
+    assert "SG1534" in {code for _, _, code, _ in found("a: &a [*a]", "it.yaml")}
+
+
+@pytest.mark.parametrize("file", ["it.toml", "it.yaml"])
+def test_deep_nesting_is_refused(file: str) -> None:
+    key = "a = " if file == "it.toml" else "a: "
+    assert found(key + "[" * 100_000, file)

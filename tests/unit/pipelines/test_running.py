@@ -1,0 +1,273 @@
+"""Steps run after what they need, once; failures, conditions, retries and artifacts do what the file says."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from switchgear.contract.artifact import Artifact
+from switchgear.errors import Permanent, StepFailed
+from switchgear.pipelines import plan
+from switchgear.pipelines.model import Pipeline
+from switchgear.steps.result import RunResult
+from tests.unit.pipelines.graphs import pipelines
+from tests.unit.pipelines.stage import Stage, failed, ran
+
+TREE = Artifact(digest="a" * 64, size=3, name="tree", directory=True)
+
+
+@given(pipeline=pipelines(), bad=st.sets(st.integers(0, 7), max_size=3))
+def test_any_graph_runs_each_step_after_its_needs_and_once(
+    pipeline: Pipeline, bad: set[int]
+) -> None:
+    names = {f"s{index}" for index in bad}
+    stage = Stage(lambda key, _: failed(key) if key.partition("[")[0] in names else None)
+    planned = plan.plan(pipeline, {}, "task-1")
+    fatal = False
+    try:
+        result = asyncio.run(ran(pipeline, stage))
+        assert [one.key for one in result.steps] == [job.key for job in planned.jobs]
+        assert {one.key for one in result.steps if one.tries} == set(stage.order)
+    except StepFailed:
+        fatal = True
+    # `Stage.run` refuses a second run of a key.
+    for job in planned.jobs:
+        if job.key in stage.order:
+            began = stage.events.index(("began", job.key))
+            for needed in planned.needed(job):
+                if needed.key in stage.order:
+                    assert stage.events.index(("ended", needed.key)) < began
+    may_fail = {job.key for job in planned.jobs if job.step.allow_failure}
+    assert fatal == any(
+        key.partition("[")[0] in names and key not in may_fail for key in stage.order
+    )
+    assert stage.most <= pipeline.concurrency
+
+
+@given(pipeline=pipelines())
+def test_without_failures_and_conditions_everything_runs(pipeline: Pipeline) -> None:
+    stage = Stage()
+    result = asyncio.run(ran(pipeline, stage))
+    for one in result.steps:
+        condition = pipeline.step(one.step).condition
+        assert one.state == ("skipped" if condition in {"false", "failed()"} else "success")
+
+
+async def test_steps_that_need_nothing_of_each_other_run_at_the_same_time() -> None:
+    stage = Stage()
+    text = "concurrency = 2\n" + "".join(f'[steps.aaa{n}]\nrun = ["x"]\n' for n in range(4))
+    await ran(text, stage)
+    assert stage.most == 2
+
+
+GRAPH = """
+[steps.build]
+run = ["make"]
+[steps.test]
+needs = ["build"]
+run = ["make", "test"]
+[steps.deploy]
+needs = ["test"]
+run = ["make", "deploy"]
+[steps.clean]
+needs = ["deploy"]
+if = "always()"
+run = ["make", "clean"]
+[steps.mail]
+needs = ["test"]
+if = "failed()"
+run = ["mail", "${{ steps.test.outcome }}", "${{ steps.test.exit_code }}"]
+[steps.docs]
+run = ["make", "docs"]
+"""
+
+
+async def test_a_failure_stops_what_needs_it_and_runs_what_waits_for_it() -> None:
+    stage = Stage(lambda key, _: failed(key, exit_code=7) if key == "test" else None)
+    with pytest.raises(StepFailed) as caught:
+        await ran(GRAPH, stage)
+    assert set(stage.order) == {"build", "test", "clean", "mail", "docs"}
+    assert stage.specs["mail"].commands == (("mail", "failed", "7"),)
+    assert (caught.value.key, caught.value.exit_code) == ("test", 7)
+    assert "4 of 6 steps succeeded; test failed, deploy blocked" in caught.value.why
+
+
+async def test_a_pipeline_that_fails_fast_begins_nothing_after_a_failure() -> None:
+    stage = Stage(lambda key, _: failed(key) if key == "build" else None)
+    with pytest.raises(StepFailed):
+        await ran("fail_fast = true\nconcurrency = 1\n" + GRAPH, stage)
+    assert stage.order == ["build", "mail", "clean"]
+
+
+async def test_of_several_failures_the_one_that_no_retry_mends_is_told() -> None:
+    def answer(key: str, _: object) -> StepFailed:
+        return failed(key, error_class="transient" if key == "a" else "step")
+
+    with pytest.raises(StepFailed) as caught:
+        await ran('[steps.a]\nrun = ["a"]\n[steps.b]\nrun = ["b"]', Stage(answer))
+    assert caught.value.key == "b"
+
+
+RETRIED = '[steps.a]\nrun = ["a"]\nretry = {attempts = 3, on = ["transient"]}\n'
+
+
+async def test_a_step_is_tried_again_by_its_policy_with_pauses_between() -> None:
+    stage = Stage(lambda key, _: None if "3" in key else failed(key, error_class="transient"))
+    result = await ran(RETRIED, stage)
+    assert stage.order == ["a", "a try 2", "a try 3"]
+    assert stage.slept == ["a try 2 pause", "a try 3 pause"]
+    assert (result.step("a").state, result.step("a").tries) == ("success", 3)
+
+
+async def test_a_class_that_the_policy_does_not_name_is_final() -> None:
+    stage = Stage(lambda key, _: failed(key, error_class="invalid"))
+    with pytest.raises(StepFailed):
+        await ran(RETRIED, stage)
+    assert stage.order == ["a"]
+
+
+@pytest.mark.parametrize("idempotent", [False, True])
+async def test_work_of_unknown_outcome_is_tried_again_only_where_it_may_run_twice(
+    *, idempotent: bool
+) -> None:
+    def answer(key: str, _: object) -> StepFailed:
+        error = failed(key, error_class="transient")
+        error.outcome_known = False
+        error.idempotent = idempotent
+        return error
+
+    stage = Stage(answer)
+    with pytest.raises(StepFailed):
+        await ran(f"{RETRIED}idempotent = {str(idempotent).lower()}\n", stage)
+    assert len(stage.order) == (3 if idempotent else 1)
+
+
+async def test_a_step_that_may_fail_does_not_fail_the_pipeline() -> None:
+    text = """
+    [steps.lint]
+    run = ["lint"]
+    allow_failure = true
+    [steps.test]
+    needs = ["lint"]
+    run = ["test", "${{ steps.lint.outcome }}"]
+    """
+    stage = Stage(lambda key, _: failed(key) if key == "lint" else None)
+    result = await ran(text, stage)
+    assert (result.step("lint").state, result.step("lint").allowed) == ("failed", True)
+    assert stage.specs["test"].commands == (("test", "failed"),)
+
+
+ARTIFACTS = """
+[steps.build]
+matrix.os = ["linux", "mac"]
+run = ["make"]
+outputs.tree = "out"
+[steps.one]
+run = ["make"]
+outputs.tree = "out"
+[steps.pack]
+needs = ["build", "one"]
+run = ["tar"]
+mounts."/all" = { artifact = "build.tree" }
+mounts."/one" = { artifact = "one.tree" }
+"""
+
+
+async def test_artifacts_are_mounted_and_those_of_a_matrix_side_by_side() -> None:
+    made = RunResult(exit_code=0, outputs={"tree": TREE})
+    stage = Stage(lambda key, _: None if key == "pack" else made)
+    result = await ran(ARTIFACTS, stage)
+    mounts = stage.specs["pack"].mounts
+    assert [one.path for one in mounts] == ["/all/os=linux", "/all/os=mac", "/one"]
+    assert all(one.source == TREE for one in mounts)
+    assert result.step("build[os=mac]").artifacts == {"tree": TREE}
+
+
+async def test_a_step_whose_artifact_was_not_made_does_not_run() -> None:
+    text = """
+    [steps.build]
+    if = "false"
+    run = ["make"]
+    outputs.tree = "out"
+    [steps.pack]
+    needs = ["build"]
+    run = ["tar"]
+    mounts."/in" = { artifact = "build.tree" }
+    """
+    stage = Stage()
+    result = await ran(text, stage)
+    assert stage.order == []
+    assert result.step("pack").why == "there is no artifact tree of build, which was skipped"
+
+
+PARAMETERS = """
+[parameters.versions]
+type = "list"
+default = ["3.11", "3.12"]
+[parameters.ref]
+type = "string"
+default = ""
+[steps.test]
+matrix = { python = "${{ params.versions }}", os = ["linux", "mac"] }
+exclude = [{ python = "3.11", os = "mac" }]
+run = ["test", "${{ params.versions }}", "--on=${{ matrix.os }}"]
+env = { REF = "${{ params.ref or 'HEAD' }}" }
+[steps.say]
+script = 'echo "$TASK"'
+env.TASK = "${{ task.id }}"
+[outputs]
+task = "${{ fromjson(steps.say.stdout).id }}"
+"""
+
+
+async def test_parameters_make_matrices_arguments_and_results() -> None:
+    said = RunResult(exit_code=0, stdout='{"id": "task-1"}\n')
+    stage = Stage(lambda key, _: said if key == "say" else None)
+    result = await ran(PARAMETERS, stage, versions=["3.11", "3.13"])
+    assert [one.key for one in result.steps] == [
+        "test[python=3.11,os=linux]", "test[python=3.13,os=linux]", "test[python=3.13,os=mac]",
+        "say",
+    ]  # fmt: skip
+    spec = stage.specs["test[python=3.13,os=mac]"]
+    assert spec.commands == (("test", "3.11", "3.13", "--on=mac"),)
+    assert spec.environment == (("REF", "HEAD"),)
+    assert stage.specs["say"].commands == (("sh", "-euc", 'echo "$TASK"'),)
+    assert result.outputs == {"task": "task-1"}
+
+
+async def test_too_many_combinations_are_refused_before_anything_runs() -> None:
+    stage = Stage()
+    with pytest.raises(Permanent, match="66 combinations are more than 64"):
+        await ran(PARAMETERS, stage, versions=[str(number) for number in range(33)])
+    assert stage.order == []
+
+
+@pytest.mark.parametrize(
+    ("step", "why"),
+    [
+        ('run = ["x"]\nif = "params.n"', "a condition is true or false"),
+        ('run = ["${{ params.n }}"]\nif = "params.n < \'a\'"', "have no order"),
+        ('run = ["x", "a${{ params.many }}"]', "cannot stand in a text"),
+        ('run = ["${{ params.many }}"]', "the command has no program"),
+        ('run = ["x"]\nmounts."/in" = "${{ params.text }}"', "no absolute path"),
+        ('run = ["x"]\nimage = "${{ params.text }} !"', "is no image"),
+    ],
+)
+async def test_what_only_a_run_can_tell_fails_the_step_as_invalid(step: str, why: str) -> None:
+    text = f"""
+    [parameters]
+    n = {{ type = "integer", default = 1 }}
+    many = {{ type = "list", default = [] }}
+    text = {{ type = "string", default = "x" }}
+    [steps.a]
+    {step.replace('if = "params.n"', 'if = "params.n or false"')}
+    """
+    stage = Stage()
+    with pytest.raises(StepFailed) as caught:
+        await ran(text, stage)
+    assert caught.value.error_class == "invalid"
+    assert why in caught.value.why
+    assert stage.order == []
