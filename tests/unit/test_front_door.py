@@ -48,6 +48,7 @@ GROUPS = {
         "NotFound",
         "OutcomeUnknown",
         "Overloaded",
+        "RolloutRefused",
         "TaskCancelled",
         "TaskDead",
         "TaskExpired",

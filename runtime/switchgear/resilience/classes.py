@@ -23,9 +23,6 @@ MEANINGS: dict[ErrorClass, str] = {
 }
 """What a person reads beside the class."""
 
-BREAKER_CLASSES: frozenset[ErrorClass] = frozenset({"transient", "resource", "timeout"})
-"""Failures that speak against a dependency. A rate limit has its own delay, and the rest speak against the work."""
-
 
 class Verdict(NamedTuple):
     """What a classifier says of one failure."""

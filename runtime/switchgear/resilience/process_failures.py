@@ -47,7 +47,7 @@ _BY_SIGNAL: dict[int, Verdict] = {
     25: Verdict("resource", dependency="disk", fix="raise the limit of file sizes"),
 }
 _CRASHED = Verdict("step", fix="the program crashed: run it by hand with the same input")
-_PLAIN = Verdict("step", fix="read its error output")
+_PLAIN = Verdict("step")
 TIMED_OUT = Verdict("timeout", outcome_known=False, fix=_LONGER)
 """It was killed at its time limit."""
 

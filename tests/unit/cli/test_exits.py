@@ -48,6 +48,7 @@ CODES = {
     "NotDeclared": 2,
     "NotRecordable": 2,
     "InvalidInput": 2,
+    "RolloutRefused": 2,
     "ServerMissing": 5,
     "ServerFailed": 5,
 }

@@ -270,7 +270,6 @@ def test_the_trace_of_an_engine_counts_for_nothing() -> None:
 
 def test_every_class_has_a_meaning_and_unknown_names_a_default() -> None:
     assert set(classes.MEANINGS) == classes.CLASSES
-    assert set(classes.BREAKER_CLASSES) < classes.CLASSES
     assert classes.as_class("odd") == "step"
     assert classes.as_class("odd", "bug") == "bug"
     assert classes.as_class("auth") == "auth"

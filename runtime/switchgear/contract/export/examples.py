@@ -12,6 +12,7 @@ from typing import Any
 from msgspec import Raw, Struct
 
 from switchgear.contract import entries
+from switchgear.contract.export.examples_breakers import of_breakers
 from switchgear.contract.export.examples_core import asked, told
 from switchgear.contract.export.scene import (
     AGENT,
@@ -237,6 +238,9 @@ def _agent() -> dict[str, Struct]:
             former=AGENT,
         ),
         "released": entries.Released(**_held(12, 3, "loose", CHECKPOINT), why="drain"),
+        "released.breaker": entries.Released(
+            **_held(12, 3, "loose", CHECKPOINT), why="breaker", dependency="dagger"
+        ),
         "waiting": entries.Waiting(
             **_entry(15, 4, AGENT, "waiting", CHECKPOINT, attempt=1),
             reason="signal",
@@ -265,4 +269,4 @@ def entry_examples() -> dict[str, Struct]:
 
 def examples() -> dict[str, Struct]:
     """Name -> example. A name is the message's, or the message's with a variant after a dot."""
-    return dict(sorted((entry_examples() | asked() | told()).items()))
+    return dict(sorted((entry_examples() | asked() | told() | of_breakers()).items()))
