@@ -179,6 +179,9 @@ class Attempt:
             if self.over:
                 raise Lost("its last entry stands")
             for _ in range(TRIES):
+                # `last` may be the cancel by now: the broker would take what counts for nothing
+                if self.cancel_reason is not None and not self._may_follow_cancel(event):
+                    raise CancelledMeanwhile(self.cancel_reason)
                 entry = make()
                 answer = await self._send(event, entry)
                 if isinstance(answer, Appended):
@@ -203,13 +206,16 @@ class Attempt:
             raise Lost(after.reason)
         self.last, self.valid = after.expect, history.last_valid
         if after.act == "cancelled":
-            undoing = self.undo_time is not None and event == "checkpoint"
             if self.cancel_reason is None:
                 self.cancel_reason = after.reason
                 self.cancelled_at = self._loop.time()
-            if not undoing and event not in _LEGAL_CANCELLING:
+            if not self._may_follow_cancel(event):
                 raise CancelledMeanwhile(after.reason)
         return after.act == "landed"
+
+    def _may_follow_cancel(self, event: subjects.Event) -> bool:
+        undoing = self.undo_time is not None and event == "checkpoint"
+        return undoing or event in _LEGAL_CANCELLING
 
     async def refresh(self) -> History:
         """The history as stored now, which the next append builds on."""
@@ -331,15 +337,19 @@ class Attempt:
     async def failed(self, failure: Failure) -> None:
         """Append the failure of this attempt; a coordinator decides what follows."""
         self.failures += 1
-        await self.append(
-            "attempt-failed",
-            lambda: entries.AttemptFailed(
-                v=entries.VERSION,
-                **self.common("failed", failure.message),
-                error=failure,
-                started=self.started,
-            ),
-        )
+        try:
+            await self.append(
+                "attempt-failed",
+                lambda: entries.AttemptFailed(
+                    v=entries.VERSION,
+                    **self.common("failed", failure.message),
+                    error=failure,
+                    started=self.started,
+                ),
+            )
+        except CancelledMeanwhile:
+            self.failures -= 1
+            raise
         crashpoint.reach("agent.after-attempt-failed")
 
     async def released(self, why: str, dependency: str = "") -> None:

@@ -70,9 +70,17 @@ class Receiving:
         deadline = attempt.dispatched.deadline
         late = deadline is not None and deadline <= self._clock.now()
         if late and attempt.cancel_reason is None and not attempt.dispatched.undoing:
-            await self._end(attempt, too_late())
-            return None
+            return await self._given_up(attempt)
         return attempt
+
+    async def _given_up(self, attempt: Attempt) -> Attempt | None:
+        """End an attempt whose deadline has passed; the attempt itself where it is cancelled meanwhile."""
+        try:
+            await attempt.failed(too_late())
+        except CancelledMeanwhile:
+            return attempt  # its undos come first
+        attempt.delivery.ack()
+        return None
 
     async def give_back(self, delivery: Delivery, why: str = "no-slot") -> None:
         """Hand back a delivery that has not begun: `released` first, so that it counts as no crash (rule 9)."""
@@ -179,13 +187,16 @@ class Receiving:
     async def _end_poisoned(
         self, attempt: Attempt, history: History, crashes: int, former: str
     ) -> None:
+        left = f"{history.undos} undos were not run" if history.undos else ""
         if history.cancelling is not None:
-            left = f"{history.undos} undos were not run" if history.undos else ""
             await self._end_cancelled(attempt, history.cancelling.reason, left)
-            attempt.delivery.ack()
         else:
             told = await self._last_words(attempt, _last_victim(history) or former)
-            await self._end(attempt, crash_loop(crashes, told.ended, told.last_words))
+            try:
+                await attempt.failed(crash_loop(crashes, told.ended, told.last_words))
+            except CancelledMeanwhile as meanwhile:
+                await self._end_cancelled(attempt, str(meanwhile), left)
+        attempt.delivery.ack()
 
     async def _last_words(self, attempt: Attempt, former: str) -> Holder:
         """How the former holder died; whoever watched it may still be telling the broker."""
@@ -203,13 +214,6 @@ class Receiving:
                     return told
             await asyncio.sleep(LOOK_AGAIN)
         return nothing
-
-    async def _end(self, attempt: Attempt, failure: Failure) -> None:
-        try:
-            await attempt.failed(failure)
-        except CancelledMeanwhile as meanwhile:
-            await self._end_cancelled(attempt, str(meanwhile))
-        attempt.delivery.ack()
 
     async def _end_cancelled(self, attempt: Attempt, reason: str, note: str = "") -> None:
         """End a task that is not run (any more); its children end with it."""

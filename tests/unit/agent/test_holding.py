@@ -9,10 +9,12 @@ from datetime import timedelta
 import pytest
 
 from switchgear import Agent, Context, TaskCancelled, TaskDead, TaskExpired
+from switchgear.agent.attempt import CancelledMeanwhile
 from switchgear.agent.settings import WorkerSettings
 from switchgear.bus.port import Appended, Refused
 from switchgear.contract import entries
 from switchgear.contract.values import Failure
+from switchgear.tasks.requests import request_cancel
 from switchgear.testing.memory import MemoryBus
 from switchgear.testing.memory_ledger import MemoryLedger
 from tests.unit.agent.stage import NULL, Gate, Number, Stage, stage, until
@@ -348,6 +350,28 @@ async def test_deadline_stops_a_running_handler() -> None:
         assert history.submitted_stored is not None
         took = history.valid[-1].stored.time - history.submitted_stored.time
         assert timedelta(minutes=10) <= took < timedelta(minutes=10, seconds=2)
+
+
+async def test_nothing_but_an_end_is_appended_behind_a_cancel_that_was_seen() -> None:
+    """Also where the append had begun before: it would be void, and look like a broken writer."""
+    gate = Gate()
+    async with stage() as on:
+        member = await on.join(gated(gate))
+        handle = await on.mesh.submit("pass", Number(1))
+        await until(lambda: gate.inside == 1)
+        attempt = member.worker._running[handle.id]
+        async with attempt._appending:
+            await request_cancel(on.bus, on.site.clock, on.scope(handle.id), "stop")
+            await asyncio.sleep(1)  # the order has come, and waits to read
+            waiting = asyncio.create_task(
+                attempt.waiting("timer", "a while", [], None, lambda _: True)
+            )
+            await asyncio.sleep(0)
+        with pytest.raises(CancelledMeanwhile):
+            await waiting
+        with pytest.raises(TaskCancelled):
+            await handle.result()
+        assert on.history(handle.id).voids == []
 
 
 async def test_forged_cancel_order_stops_nobody() -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
 from switchgear import Agent, Context, Permanent, Retry, TaskCancelled, TaskDead, TaskExpired
+from switchgear.agent import receiving
+from switchgear.clock import Clock
 from switchgear.contract import entries
+from switchgear.contract.values import Failure
+from switchgear.resilience.classify import too_late
 from switchgear.tasks.requests import request_cancel
 from tests.unit.agent.stage import Gate, Number, Stage, stage, until
 
@@ -219,6 +223,51 @@ async def test_deadline_runs_the_undos_and_expires_the_task() -> None:
         with pytest.raises(TaskExpired):
             await handle.result()
     assert UNDONE == ["a"]
+
+
+async def test_cancel_that_comes_while_a_late_attempt_is_given_up_still_runs_the_undos(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever receives a task after its deadline does not run it; if it is cancelled meanwhile, its undos are run."""
+    agent = Agent("releaser", version="1.0.0")
+    gate = Gate()
+
+    @agent.capability("release", timeout=None)
+    async def release(value: Number, ctx: Context) -> None:
+        async with ctx.saga() as saga:
+            saga.undo("it", withdraw, "a")
+            await ctx.step("one", act)
+            await gate()
+
+    async with stage() as on:
+        first = await on.join(agent)
+        handle = await on.mesh.submit(release, Number(0), deadline=timedelta(hours=1))
+        await until(lambda: gate.inside == 1)
+
+        def cancelled_meanwhile() -> Failure:
+            scope = on.scope(handle.id)
+            on.append(scope, "cancel-requested", honest=True, reason="deadline")
+            return too_late()
+
+        monkeypatch.setattr(receiving, "too_late", cancelled_meanwhile)
+        second = await on.join(agent)
+        second.worker._receiving._clock = Ahead(on.site.clock)
+        await on.site.crash(first)
+        with pytest.raises(TaskExpired):
+            await handle.result()
+        assert ("undo-done", "it", True) in checkpoints(on, handle.id)
+        assert on.history(handle.id).failures == 0
+    assert UNDONE == ["a"]
+
+
+class Ahead:
+    """A clock that is a day ahead of another."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def now(self) -> datetime:
+        return self._clock.now() + timedelta(days=1)
 
 
 async def test_undos_begun_by_a_dead_holder_are_finished_by_the_next() -> None:
