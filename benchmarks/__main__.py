@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from benchmarks import durable, fairness, fan_out, finished, rates, starting
+from benchmarks import classifying, durable, fairness, fan_out, finished, rates, starting
 from benchmarks.results import Results, table
 from benchmarks.sides import ROOT, Product, Window, empty_home
 from switchgear.loop import run
@@ -22,6 +22,7 @@ PARTS = (
     "rates",
     "starting",
     "imports",
+    "classify",
     "durable",
     "checkpoints",
     "fan-out",
@@ -72,6 +73,8 @@ async def measure(
         await starting.imports(results, tries=plan.tries)
     if "starting" in parts:
         await starting.first_task(home, results, tries=plan.tries)
+    if "classify" in parts:
+        classifying.measure(results, rounds=plan.rounds)
     if "rates" in parts:
         await rates.measure(
             home, results, rounds=plan.rounds, window=plan.window, hooked=plan.hooked

@@ -95,6 +95,10 @@ class Results(msgspec.Struct, kw_only=True):
     """The same while another owner has submitted 5,000 tasks of it at once."""
     fairness_p99_ratio: float | None = None
     """Flooded by alone."""
+    classify_us: float | None = None
+    """Microseconds to say what a failure is: median of several kinds of exceptions."""
+    classify_slowest_us: float | None = None
+    """Of the kind that takes longest."""
     entry_bytes_submitted: int | None = None
     """Bodies of the product's entries; the bare program's are padded to them."""
     entry_bytes_dispatched: int | None = None
@@ -111,6 +115,7 @@ REACH: dict[str, tuple[str, float]] = {
     "agent_first_task_s": ("<=", 0.5),
     "agent_rss_mb": ("<=", 60.0),
     "fairness_p99_ratio": ("<=", 3.0),
+    "classify_slowest_us": ("<=", 20.0),
     "durable_throughput_ratio": (">=", 0.6),
     "checkpoints_throughput_ratio": (">=", 0.6),
 }

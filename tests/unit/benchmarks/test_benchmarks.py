@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import durable, fan_out, finished, rates
+from benchmarks import classifying, durable, fan_out, finished, rates
 from benchmarks.bare import wire
 from benchmarks.echo import REQUEST
 from benchmarks.results import REACH, Results, paired, table
@@ -42,6 +42,8 @@ PROMISED = {
     "fairness_alone_p99_ms",
     "fairness_flooded_p99_ms",
     "fairness_p99_ratio",
+    "classify_us",
+    "classify_slowest_us",
     "finished_throughput_ratio",
     "finished_p50_ratio",
     "durable_throughput",
@@ -130,6 +132,14 @@ def test_the_command_line_knows_its_parts() -> None:
     assert command.arguments([]).finished == finished.FINISHED
 
 
+def test_each_kind_of_failure_is_measured() -> None:
+    results = Results()
+    classifying.measure(results, rounds=1)
+    assert results.classify_us is not None
+    assert results.classify_slowest_us is not None
+    assert 0 < results.classify_us <= results.classify_slowest_us
+
+
 @pytest.mark.slow
 @pytest.mark.integration
 async def test_product_and_bare_programs_run_side_by_side(
@@ -139,7 +149,15 @@ async def test_product_and_bare_programs_run_side_by_side(
     await rates.measure(tmp_path, results, rounds=1, window=Window(0.05, 0.1), hooked=True)
     assert results.stuck_tasks == 0
     found = {key for key, value in msgspec.to_builtins(results).items() if value is not None}
-    others = ("agent_", "fairness_", "finished_", "durable_", "checkpoints_", "fan_out_")
+    others = (
+        "agent_",
+        "classify_",
+        "fairness_",
+        "finished_",
+        "durable_",
+        "checkpoints_",
+        "fan_out_",
+    )
     assert found >= {key for key in PROMISED if not key.startswith(others)}
 
 
