@@ -19,8 +19,10 @@ StartServer = Callable[..., Awaitable[EmbeddedServer]]
 
 
 def pytest_configure() -> None:
-    """Say that there is no event loop yet: asyncio would make one up that nobody closes."""
+    """Say that there is no event loop yet: asyncio would make one up that nobody closes; and how steps run."""
     asyncio.set_event_loop(None)
+    # Where the tests run in a sandbox themselves, their steps cannot have one; tests of isolation ask for it.
+    os.environ.setdefault("SWITCHGEAR_ISOLATION", "preferred")
 
 
 @pytest.fixture(scope="session")

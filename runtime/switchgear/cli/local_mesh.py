@@ -9,7 +9,7 @@ import asyncio
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -45,13 +45,18 @@ class LocalMesh:
         say: Say,
         port: int | None = None,
         durability: Durability = "standard",
+        environment: Mapping[str, str] | None = None,
     ) -> None:
-        """`agents` are written MODULE:ATTR. Raises UsageError for those that are not."""
+        """`agents` are written MODULE:ATTR; `environment` is set for all processes.
+
+        Raises UsageError for agents that are not written so.
+        """
         self.state = state.absolute()
         self.logs = self.state / "logs"
         self.server = EmbeddedServer(self.state / "nats", port=port, durability=durability)
         self.supervisor = Supervisor(self.logs, heard=say, changed=self._changed)
         self._say = say
+        self._environment = dict(environment or {})
         self._names = dict(_names(agents))
         self._lock: int | None = None
         self._guard: asyncio.Task[None] | None = None
@@ -109,6 +114,7 @@ class LocalMesh:
 
     def _programs(self) -> Iterator[Program]:
         environment = {
+            **self._environment,
             "SWITCHGEAR_URL": self.url,
             "SWITCHGEAR_CONTEXT": "",
             "PYTHONUNBUFFERED": "1",

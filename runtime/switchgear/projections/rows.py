@@ -243,7 +243,7 @@ def _said(pool: str, entry: entries.Entry) -> str:
         case entries.Dispatched():
             return f"{pool}: {entry.route.reason}"
         case entries.Checkpoint():
-            said = f"{entry.kind} {entry.key}{events.of_decision(entry)}"
+            said = f"{entry.kind} {entry.key}{events.of_place(entry)}{events.of_decision(entry)}"
             return f"{said}: {entry.error.message}" if entry.error else said
         case entries.Waiting():
             return waits.told(entry)

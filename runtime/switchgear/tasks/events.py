@@ -82,7 +82,15 @@ def of_checkpoint(entry: entries.Checkpoint) -> str:
     """Kind, key and time of a recorded end; the error of a failed one."""
     took = f" in {entry.duration.total_seconds():.3f} s" if entry.duration is not None else ""
     failed = f": {entry.error.message}" if entry.error is not None else ""
-    return f"{entry.kind} {entry.key}{took}{of_decision(entry)}{failed}"
+    return f"{entry.kind} {entry.key}{took}{of_place(entry)}{of_decision(entry)}{failed}"
+
+
+def of_place(entry: entries.Checkpoint) -> str:
+    """What ran a command, and how it was isolated; empty for what is no command."""
+    if not entry.isolation:
+        return ""
+    isolated = "not isolated" if entry.isolation == "none" else entry.isolation
+    return f" ({entry.executor}, {isolated})"
 
 
 def of_decision(entry: entries.Checkpoint) -> str:

@@ -24,9 +24,8 @@ from switchgear.steps.spec import StepSpec, command
 RUNTIME = Path(str(switchgear.__file__)).parent.parent
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-sandbox = pytest.param(
-    "required", marks=pytest.mark.skipif(bubblewrap.path() is None, reason="needs bubblewrap")
-)
+NO_SANDBOX = asyncio.run(bubblewrap.probe())
+sandbox = pytest.param("required", marks=pytest.mark.skipif(NO_SANDBOX != "", reason=NO_SANDBOX))
 
 
 @pytest.fixture(autouse=True, params=["none", sandbox])
