@@ -306,6 +306,38 @@ def test_the_how_to_of_operating_a_mesh_works(tmp_path: Path) -> None:
     assert [service.returncode for service in started] == [0, 0, 0]
 
 
+def test_the_how_to_of_pipelines_works(tmp_path: Path) -> None:
+    """The file is fine, drawn as shown, and offered; what does not fit is rejected."""
+    page = (DOCS / "how-to" / "write-a-pipeline.md").read_text(encoding="utf-8")
+    [file] = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    drawn, fault = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "pipelines").mkdir()
+    path = tmp_path / "pipelines" / "publish.toml"
+    path.write_text(file.replace('"write"]\nmatrix', '"wirte"]\nmatrix'), encoding="utf-8")
+    (tmp_path / "publisher.py").write_text(
+        python_blocks(DOCS / "how-to" / "write-a-pipeline.md")[0], encoding="utf-8"
+    )
+    switchgear = [sys.executable, "-m", "switchgear.cli", "pipeline"]
+
+    def told(command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*switchgear, command, "pipelines/publish.toml"], cwd=tmp_path,
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    assert fault in told("check").stdout
+    path.write_text(file, encoding="utf-8")
+    assert told("check").returncode == 0
+    assert drawn in told("show").stdout
+    with Dev(tmp_path, "publisher:agent") as dev:
+        [shown] = re.findall(r"^\$ switchgear (task submit .*)$", page, re.MULTILINE)
+        done = dev.run(*shlex.split(shown), "--json")
+        assert done.code == 0, done.err
+        refused = dev.run("task", "submit", "publish", '{"title": "Hello"}', "--wait")
+    assert '"said":"hello: success"' in done.out
+    assert (refused.code, "SG1203" in refused.err) == (1, True)
+
+
 def test_the_tests_of_the_how_to_pass(tmp_path: Path) -> None:
     """Each block is a module of tests; all of them are run, and none is missing."""
     blocks = python_blocks(DOCS / "how-to" / "test-an-agent.md")

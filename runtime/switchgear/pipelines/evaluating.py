@@ -62,7 +62,7 @@ def shown(value: Any) -> str:
     """A value for an error: short."""
     try:
         told = json.dumps(value, default=str)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         told = type(value).__name__
     return told if len(told) <= 60 else told[:57] + "…"  # noqa: PLR2004 - a width
 
@@ -126,7 +126,7 @@ def _within(first: Any, second: Any) -> bool:
         return first in second
     if isinstance(second, list):
         return any(_same(first, one) for one in cast("list[Any]", second))
-    if isinstance(second, Mapping):
+    if isinstance(second, Mapping) and isinstance(first, str):
         return first in second
     raise CannotEvaluate(f"nothing is in {shown(second)}")
 

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 MAX_LENGTH = 2000
 """Characters of one expression."""
+MAX_TOKENS = 250
+"""Words and signs of one expression: a tree of them is never too deep to walk."""
 MAX_DEPTH = 40
 """Brackets and `not`s within each other."""
 
@@ -160,6 +162,8 @@ class _Parser:
                 raise SyntaxFault(f"{text[at]!r} cannot stand here", at, _hint(text[at:]))
             kind = match.lastgroup
             found.append(_Token(kind, match[kind], match.start(kind)))
+            if len(found) > MAX_TOKENS:
+                raise SyntaxFault(f"the expression has more than {MAX_TOKENS} words", at)
             at = match.end()
         found.append(_Token("end", "", len(text)))
         return found

@@ -128,10 +128,10 @@ def _axis(
         raise CannotPlan(f"{step.name}: {given}: {error}") from error
     if not isinstance(value, list):
         raise CannotPlan(f"{step.name}: {given} is no list")
-    values = list(dict.fromkeys(cast("list[Any]", value)))
+    values = cast("list[Any]", value)
     if any(not isinstance(one, str | int | float) for one in values):
         raise CannotPlan(f"{step.name}: the axis {axis} holds more than texts and numbers")
-    return tuple(values)
+    return tuple(dict.fromkeys(values))
 
 
 # what becomes of a job

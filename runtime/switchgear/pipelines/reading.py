@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any, cast, get_args
 
 from switchgear.contract import limits
@@ -16,8 +18,11 @@ from switchgear.pipelines.table import STRUCTURE, Table, hint
 from switchgear.steps.spec import StepSpec
 
 LIMIT = "SG1534"
+MAX_SCRIPT = 100_000
+"""Characters: it becomes one argument, and systems bound those."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_VARIABLE = re.compile(r"(?!self$)[A-Za-z_][A-Za-z0-9_]{0,127}")
 _TOP = (
     "name", "description", "timeout", "attempts", "concurrency", "fail_fast", "image", "env", "parameters", "steps",
     "outputs",
@@ -296,29 +301,31 @@ def _exclude(table: Table) -> tuple[dict[str, Any], ...]:
     return tuple(cast("dict[str, Any]", one) for one in found if isinstance(one, dict))
 
 
+def _check_variable(name: str) -> None:
+    if not _VARIABLE.fullmatch(name):
+        raise UsageError(f"{name!r} cannot name a variable", fix="use A-Z, digits and _")
+
+
 def _try(table: Table, step: Step) -> None:
     """Let the step's spec judge the texts that it has rules for."""
     spec = StepSpec()
-    for field, given in (("env", step.env), ("secrets", step.secrets), ("caches", step.caches),
-                         ("outputs", step.outputs)):  # fmt: skip
-        for name, text in given.items():
-            try:
-                if field == "env":
-                    spec.env(**{name: text})
-                elif field == "secrets":
-                    spec.secret(name, text)
-                elif field == "caches":
-                    spec.cache(name, text)
-                else:
-                    spec.output(name, text)
-            except UsageError as error:
-                table.faults.key(
-                    (*table.at(field), name), STRUCTURE, error.what, why=error.why, fix=error.fix
-                )
-    for mount in step.mounts:
+    tries: list[tuple[str, str, Callable[[], object]]] = [
+        *(("env", name, partial(_check_variable, name)) for name in step.env),
+        *(("secrets", name, partial(_check_variable, name)) for name in step.secrets),
+        *(("secrets", name, partial(spec.secret, name, ref)) for name, ref in step.secrets.items()),
+        *(("caches", path, partial(spec.cache, path, name)) for path, name in step.caches.items()),
+        *(("outputs", name, partial(spec.output, name, at)) for name, at in step.outputs.items()),
+        *(("mounts", one.path, partial(spec.mount, one.path, "/x")) for one in step.mounts),
+    ]
+    for field, name, attempt in tries:
         try:
-            spec.mount(mount.path, "/x")
+            attempt()
         except UsageError as error:
-            table.faults.key(
-                (*table.at("mounts"), mount.path), STRUCTURE, error.what, fix=error.fix
-            )
+            path = (*table.at(field), name)
+            table.faults.key(path, STRUCTURE, error.what, why=error.why, fix=error.fix)
+    if step.workdir and template.is_plain(step.workdir) and not step.workdir.startswith("/"):
+        fix = "leave it out for an empty directory of the step's own"
+        table.faults.value(table.at("workdir"), STRUCTURE, "workdir is no absolute path", fix=fix)
+    if len(step.script) > MAX_SCRIPT:
+        what = f"the script is longer than {MAX_SCRIPT} characters"
+        table.faults.value(table.at("script"), LIMIT, what, fix="mount it as a file")

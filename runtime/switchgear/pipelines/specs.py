@@ -24,7 +24,10 @@ def spec_of(plan: Plan, job: Job, ended: Mapping[str, Ended]) -> StepSpec:
     for command in commands:
         spec = spec.exec(*command)
     if step.workdir:
-        spec = spec.workdir(template.fill(step.workdir, names))
+        directory = template.fill(step.workdir, names)
+        if not directory.startswith("/"):
+            raise CannotEvaluate(f"the workdir {directory!r} is no absolute path")
+        spec = spec.workdir(directory)
     spec = spec.env(**{name: template.fill(text, names) for name, text in step.env.items()})
     for name, ref in step.secrets.items():
         spec = spec.secret(name, ref)

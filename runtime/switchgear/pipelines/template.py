@@ -10,7 +10,10 @@ from switchgear.pipelines import evaluating, expression
 from switchgear.pipelines.evaluating import Scope
 from switchgear.pipelines.expression import Node, SyntaxFault
 
-_HOLE = re.compile(r"""\$\{\{((?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|(?!\}\}).)*)\}\}""", re.DOTALL)
+# No character can be taken in two ways: the search is linear.
+_HOLE = re.compile(
+    r"""\$\{\{((?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^'"}]|\}(?!\}))*)\}\}""", re.DOTALL
+)
 _OPEN = "${{"
 
 

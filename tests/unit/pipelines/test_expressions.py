@@ -72,6 +72,7 @@ def test_expressions_give(text: str, value: Any) -> None:
         ("(" * 100 + "1" + ")" * 100, 40),
         ("not " * 100 + "true", 156),
         ("x" * 3000, 0),
+        ("a" + ".a" * 400, 250),
     ],
 )
 def test_what_cannot_be_read_is_told_at_its_character(text: str, offset: int) -> None:
@@ -96,6 +97,7 @@ def test_what_cannot_be_read_is_told_at_its_character(text: str, offset: int) ->
         "params.on < true",
         "1 in 2",
         "1 in 'a'",
+        "[1] in fromjson('{}')",
         "len(3)",
         "startswith(1, 'a')",
         "fromjson('{')",

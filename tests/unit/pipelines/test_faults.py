@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from switchgear.pipelines import files
 from switchgear.pipelines.faults import PipelineFault, PipelineInvalid
@@ -182,6 +184,10 @@ def test_a_step_that_stands_twice_in_toml_is_named() -> None:
         ('run = ["${{ lenn(1) }}"]', "there is no function lenn"),
         ('run = ["${{ params }}"]', "params is no value"),
         ('run = ["${{ 1 "]', "'${{' is never closed"),
+        ('run = ["${{ \'a }}"]', "'${{' is never closed"),
+        ('run = ["x"]\nworkdir = "src"', "workdir is no absolute path"),
+        ('run = ["x"]\nenv."a b" = "x"', "'a b' cannot name a variable"),
+        ('run = ["x"]\nenv.self = "x"', "'self' cannot name a variable"),
         ('run = ["x"]\nif = "${{ true }}"', "`if` is an expression, without ${{ }}"),
         ('run = ["x"]\nif = "steps.z.outcome == 1"', "there is no step z"),
     ],
@@ -210,6 +216,27 @@ def test_what_a_needed_step_does_not_have_is_told() -> None:
         "b has no such output",
         "a step has no code",
     ]
+
+
+@given(
+    file=st.sampled_from(["it.toml", "it.yaml"]),
+    cuts=st.lists(st.tuples(st.integers(0, 600), st.integers(0, 30)), max_size=3),
+    put=st.text(alphabet="[]{}'\"=:,.# \n\\&*!|>-$a1é\0", max_size=4),
+)
+def test_a_file_with_anything_in_it_is_a_pipeline_or_has_faults_with_places(
+    file: str, cuts: list[tuple[int, int]], put: str
+) -> None:
+    text = EVERYTHING if file == "it.toml" else YAML
+    for at, length in cuts:
+        text = text[:at] + put + text[at + length :]
+    lines = text.count("\n") + 1
+    try:
+        files.parse(file, text)
+    except PipelineInvalid as invalid:
+        told = [one for one in invalid.faults if not 1 <= one.line <= lines or one.column < 1]
+    else:
+        told = []
+    assert told == []
 
 
 def test_limits_are_told() -> None:

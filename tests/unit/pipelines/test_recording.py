@@ -1,0 +1,93 @@
+"""A pipeline survives the death of its process anywhere, and pauses give up their slot."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from switchgear import testing
+from switchgear.agent.declare import Agent
+from switchgear.agent.pipelines import PipelineResult, load_pipelines
+from switchgear.contract.capability import Capability
+from switchgear.errors import Retryable, TaskRejected
+from switchgear.testing.mesh import MemoryMesh, mesh
+
+TEXT = """
+attempts = 2
+[parameters.who]
+type = "string"
+[steps.prepare]
+run = ["true"]
+[steps.test]
+needs = ["prepare"]
+matrix.v = [1, 2]
+run = ["true"]
+[steps.report]
+needs = ["test"]
+run = ["echo", "${{ params.who }} ${{ steps.prepare.stdout }}"]
+[outputs]
+said = "${{ steps.report.stdout }}"
+"""
+MADE = Capability("made", object, PipelineResult)
+
+
+def agent_of(tmp_path: Path, text: str) -> Agent:
+    (tmp_path / "made.toml").write_text(text, "utf-8")
+    agent = Agent("made", version="1.0.0")
+    load_pipelines(agent, tmp_path)
+    return agent
+
+
+async def test_a_crash_anywhere_changes_nothing(tmp_path: Path) -> None:
+    def prepare(made: MemoryMesh) -> None:
+        for key in ("prepare", "test[v=1]", "test[v=2]", "report"):
+            made.fake_run(key, stdout=f"{key} ran\n")
+
+    results: dict[str, Any] = await testing.crash_everywhere(
+        MADE, {"who": "Ada"}, agent_of(tmp_path, TEXT), prepare=prepare
+    )
+    assert len(results) == 1 + 2 * 5
+    first = next(iter(results.values()))
+    assert first.outputs == {"said": "report ran"}
+    assert all(one == first for one in results.values())
+
+
+async def test_a_later_attempt_runs_only_what_has_not_succeeded(tmp_path: Path) -> None:
+    async with mesh(agent_of(tmp_path, TEXT)) as made:
+        for key in ("prepare", "test[v=1]", "test[v=2]", "report"):
+            made.fake_run(key)
+        made.faults.fail("test[v=2]", Retryable("the network is away"))
+        task = await made.submit(MADE, {"who": "Ada"})
+        result = (await task.result()).step("test[v=2]")
+        assert (result.state, result.tries) == ("success", 1)
+        ran = [made.runs(task, key) for key in ("prepare", "test[v=1]", "test[v=2]", "report")]
+        assert ran == [1, 1, 2, 1]
+
+
+async def test_a_long_pause_between_tries_gives_up_the_slot(tmp_path: Path) -> None:
+    text = """
+    [steps.a]
+    run = ["false"]
+    retry = { attempts = 3, initial = "10m", max_delay = "1h" }
+    """
+    async with mesh(agent_of(tmp_path, text)) as made:
+        made.fake_run("a", exit_code=1)
+        made.fake_run("a try 2", exit_code=1)
+        made.fake_run("a try 3", stdout="at last")
+        task = await made.submit(MADE, {})
+        await made.advance(timedelta(minutes=1))
+        assert (await task.status()).state == "waiting"
+        result = await task.result()
+        assert (result.step("a").tries, result.step("a").stdout) == (3, "at last")
+        assert [made.runs(task, key) for key in ("a", "a try 2", "a try 3")] == [1, 1, 1]
+
+
+async def test_an_input_that_is_not_declared_is_rejected_at_admission(tmp_path: Path) -> None:
+    async with mesh(agent_of(tmp_path, TEXT)) as made:
+        for bad in ({}, {"who": 3}, {"who": "Ada", "what": 1}):
+            with pytest.raises(TaskRejected) as caught:
+                await made.call(MADE, bad)
+            assert caught.value.cause_code == "SG1203"
