@@ -14,7 +14,6 @@ from switchgear.clock import Clock
 from switchgear.contract import codec, entries, limits, subjects
 from switchgear.contract.queries import Holder, HolderQuery
 from switchgear.contract.stored import expectation
-from switchgear.contract.values import Failure
 from switchgear.errors import ProtocolError, SwitchgearError
 from switchgear.lifecycle import holding
 from switchgear.lifecycle.history import History

@@ -1,5 +1,7 @@
 """Leases and holds: hand-back, take-over, crashes, poison, redelivery, cancel."""
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio

@@ -1,5 +1,7 @@
 """Undos: what runs when a task fails for good or is cancelled, in which order, and what is recorded of it."""
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
