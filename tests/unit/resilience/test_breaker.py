@@ -1,0 +1,307 @@
+"""One breaker: the cases of resilience4j's state machine as a table, then what is ours."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import NamedTuple
+
+import pytest
+from msgspec.structs import replace
+
+from switchgear.contract.values import ErrorClass
+from switchgear.resilience.breaker import ANSWERED, COUNTED, Breaker, breaker_fault
+from switchgear.resilience.circuit import LOOK_AGAIN, REFUSED, Change, Circuit
+
+THEIRS = Breaker(
+    failure_rate=0.5,
+    slow_rate=0.5,
+    slow_after=timedelta(seconds=4),
+    minimum_calls=5,
+    window=timedelta(seconds=5),
+    in_a_row=0,
+    open_for=timedelta(seconds=5),
+    max_open_for=timedelta(seconds=60),
+    probes=4,
+    jitter=0.0,
+)
+"""What their tests use; a rule for low traffic they do not have."""
+BY_COUNT = replace(THEIRS, window=5)
+HALF_OPEN = "- - - - - =open >6 "
+"""Opened by five failures, and its open time over."""
+
+
+class Case(NamedTuple):
+    """A script: what is done, and what is to be seen.
+
+    `+` a call succeeds, `-` fails, `s` is slow, `S` fails slowly, `i` fails with a class that is ignored, `r` is
+    released; `a` takes a permit and keeps it, `x` is refused one; `>3` lets so many seconds pass; `open`, `close` and
+    `reset` are ordered; `=state` and `#calls,failed,slow` are what is seen then.
+    """
+
+    name: str
+    script: str
+    policy: Breaker = THEIRS
+
+
+CASES = (
+    Case("opens when the failure rate is reached, not before there are enough calls",
+         "- - - + =closed #4,3,0 + =open #5,3,0 x"),
+    Case("opens when the slow call rate is reached", "S s - + =closed s =open #5,2,3"),
+    Case("stays closed below both rates", "- - + + + =closed #5,2,0"),
+    Case("opens at exactly the rate", "- - - + + + =open", replace(THEIRS, minimum_calls=6)),
+    Case("lets probes through after the open time, and not earlier",
+         "- - - - - =open x >3 x =open >3 a =half-open #0,0,0"),
+    Case("permits as many calls in half-open as there are probes", HALF_OPEN + "a a a a x x"),
+    Case("has all probes again after it opened once more",
+         HALF_OPEN + "a a - - =open >11 a a a a x x"),
+    Case("gives a released probe back", HALF_OPEN + "a a a a x r4 a x"),
+    Case("opens again when probes fail; as soon as the others cannot change that",
+         HALF_OPEN + "- =half-open - =open x"),
+    Case("opens again when probes are slow", HALF_OPEN + "s =half-open s =open"),
+    Case("closes when the probes' failures are below the rate, and forgets the past",
+         HALF_OPEN + "- + + =half-open + =closed #0,0,0 a + #1,0,0"),
+    Case("closes as soon as the last probes could not change it", HALF_OPEN + "+ + =half-open + =closed"),
+    Case("gives the probe of an ignored failure back",
+         HALF_OPEN + "+ + i i i i i =half-open #2,0,0 + =closed"),
+    Case("ignores failures that say nothing, before it closes", HALF_OPEN + "i i i i =half-open #0,0,0 + + + =closed"),
+    Case("stays open for longer each time that its probes fail",
+         HALF_OPEN + "- - =open >6 x >5 - - =open >11 x >10 a =half-open"),
+    Case("forgets its calls when it is reset", "+ - #2,1,0 reset =closed #0,0,0"),
+    Case("closes when it is reset", "- - - - - =open reset =closed + #1,0,0"),
+    Case("refuses while it is held open, whatever time passes", "open =forced-open x >6 x >3600 x =forced-open"),
+    Case("counts what it lets through while it is held closed, and stays so",
+         "close =disabled + - - - - - - =disabled #7,6,0 a"),
+    Case("is left by neither held state but by order", "open close =disabled - open =forced-open x reset =closed +"),
+    Case("keeps no old calls: by time", "- - >6 - - + + =closed #4,2,0"),
+    Case("keeps no old calls: by count", "- - + + + =closed #5,2,0 + + + =closed #5,0,0", BY_COUNT),
+    Case("decides over the newest calls: by count", "+ + + - - =closed + - =open #5,3,0", BY_COUNT),
+    Case("needs no more calls than its window holds", "- - =closed - =open",
+         replace(THEIRS, window=3, minimum_calls=100)),
+)  # fmt: skip
+
+
+class Play:
+    """A breaker, its clock, and the permits that are out."""
+
+    def __init__(self, policy: Breaker, dice: float = 0.0) -> None:
+        self.now = 100.0
+        self.changes: list[Change] = []
+        self.circuit = Circuit(policy, self.now, lambda: dice, self.changes.append)
+        self.kept: list[int] = []
+
+    def call(self, kind: str, error_class: str = "transient") -> None:
+        """One call from its permit to its end."""
+        permit = self.circuit.acquire(self.now)
+        assert permit != REFUSED
+        took = 5.0 if kind in "sS" else 0.1
+        if kind in "+s":
+            self.circuit.success(permit, self.now, took)
+        else:
+            self.circuit.failure(
+                permit, self.now, took, "bug" if kind == "i" else error_class, "why"
+            )
+
+    def do(self, token: str) -> None:
+        """One step of a script."""
+        circuit = self.circuit
+        match token[0], token[1:]:
+            case ("o" | "c", _):
+                act = circuit.force_open if token == "open" else circuit.disable
+                act(self.now, "ana", "maintenance")
+            case ("r", "eset"):
+                circuit.reset(self.now, "ana", "")
+            case (("+" | "-" | "s" | "S" | "i") as kind, ""):
+                self.call(kind)
+            case ("a", ""):
+                permit = circuit.acquire(self.now)
+                assert permit != REFUSED
+                self.kept.append(permit)
+            case ("r", _):
+                circuit.release(self.kept.pop())
+            case ("x", ""):
+                assert circuit.acquire(self.now) == REFUSED
+            case (">", seconds):
+                self.now += float(seconds)
+            case ("=", state):
+                assert circuit.state == state
+            case ("#", counts):
+                assert circuit.seen(self.now).totals == tuple(map(int, counts.split(",")))
+            case _:
+                raise AssertionError(token)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_cases_of_resilience4j(case: Case) -> None:
+    play = Play(case.policy)
+    for token in case.script.split():
+        play.do(token)
+
+
+def played(policy: Breaker, script: str, dice: float = 0.0) -> Play:
+    """A breaker after a script."""
+    play = Play(policy, dice)
+    for token in script.split():
+        play.do(token)
+    return play
+
+
+def test_failures_in_a_row_open_it_where_calls_are_few() -> None:
+    """Without a success between them, whatever the window has forgotten; not where rates decide."""
+    policy = replace(THEIRS, in_a_row=3, minimum_calls=10, row_within=timedelta(minutes=10))
+    play = played(policy, "- >60 - >60 =closed - =open")
+    assert play.changes[-1].why == "3 calls in a row failed, the last with transient: why"
+    played(policy, "- - + - - =closed - =open")
+    played(policy, "- >601 - - =closed - =open")
+    played(policy, "- - reset - - =closed")
+    played(policy, "i - i - =closed i - =open")
+    busy = "+ + + + + + + + + + - - - - - - - - - =closed"
+    played(policy, busy)
+
+
+def test_a_class_that_answers_breaks_a_row_and_one_that_says_nothing_does_not() -> None:
+    policy = replace(THEIRS, in_a_row=3, minimum_calls=10)
+    play = played(policy, "- -")
+    play.call("-", "step")
+    play.do("-")
+    play.do("=closed")
+    play.do("-")
+    play.call("-", "cancelled")
+    play.do("=closed")
+    play.do("-")
+    play.do("=open")
+
+
+@pytest.mark.parametrize("error_class", sorted(ErrorClass.__args__))
+def test_what_a_class_means_is_explicit(error_class: ErrorClass) -> None:
+    """Failures of the dependency open it; its answers close it; all else leaves it as it is."""
+    play = Play(replace(THEIRS, probes=1))
+    for _ in range(5):
+        play.call("-", error_class)
+    assert (play.circuit.state == "open") == (error_class in COUNTED)
+    play = played(replace(THEIRS, probes=1), HALF_OPEN)
+    play.call("-", error_class)
+    expected = (
+        "open" if error_class in COUNTED else "closed" if error_class in ANSWERED else "half-open"
+    )
+    assert play.circuit.state == expected
+    assert play.circuit.room(play.now) == (
+        None if expected == "closed" else expected == "half-open"
+    )
+
+
+def test_a_verdict_that_comes_after_the_state_changed_counts_for_nothing() -> None:
+    """Neither a late failure, nor a late success, nor a late release of the state before."""
+    play = played(replace(THEIRS, probes=1), "a a a - - - - - =open")
+    circuit, (one, two, three) = play.circuit, play.kept
+    circuit.success(one, play.now, 0.1)
+    assert circuit.state == "open"
+    play.do(">6")
+    play.do("a")
+    assert circuit.state == "half-open"
+    circuit.failure(two, play.now, 0.1, "transient")
+    circuit.release(three)
+    assert (circuit.state, circuit.room(play.now)) == ("half-open", 0)
+    circuit.success(play.kept.pop(), play.now, 0.1)
+    assert circuit.state == "closed"
+
+
+def test_open_times_grow_to_the_cap_and_begin_anew_when_it_was_well_for_long_enough() -> None:
+    """Opening again sooner than it had been open is the same trouble."""
+    policy = replace(THEIRS, probes=1, max_open_for=timedelta(seconds=15))
+    play = Play(policy)
+    waits: list[float] = []
+
+    def open_again(script: str) -> None:
+        for token in script.split():
+            play.do(token)
+        assert play.circuit.state == "open"
+        wait = play.circuit.wait(play.now)
+        assert wait is not None
+        waits.append(wait)
+        play.now += wait
+
+    open_again("- - - - -")
+    open_again("-")
+    open_again("-")
+    open_again("+ =closed >14 - - - - -")
+    open_again("+ =closed >15 - - - - -")
+    open_again("reset - - - - -")
+    assert waits == [5, 10, 15, 15, 5, 5]
+
+
+@pytest.mark.parametrize(("dice", "seconds"), [(0.0, 5.0), (0.5, 4.5), (0.999, 4.001)])
+def test_a_share_of_the_open_time_is_drawn(dice: float, seconds: float) -> None:
+    """So that instances do not probe together; never longer than the policy says."""
+    play = played(replace(THEIRS, jitter=0.2), "- - - - -", dice)
+    assert play.circuit.wait(play.now) == pytest.approx(seconds)
+
+
+def test_how_long_to_wait_and_how_many_may_pass_is_told_in_each_state() -> None:
+    circuit = (play := Play(THEIRS)).circuit
+
+    def told() -> tuple[float | None, int | None]:
+        return circuit.wait(play.now), circuit.room(play.now)
+
+    assert told() == (None, None)
+    play = played(THEIRS, "- - - - - >2")
+    circuit = play.circuit
+    assert told() == (3, 0)
+    play.do(">3")
+    assert told() == (None, 4)
+    play.do("a")
+    assert told() == (None, 3)
+    for _ in range(3):
+        play.do("a")
+    assert told() == (LOOK_AGAIN, 0)
+    play.do("open")
+    assert told() == (5, 0)
+    play.do("close")
+    assert told() == (None, None)
+
+
+def test_what_is_seen_says_who_holds_it_and_why() -> None:
+    play = played(THEIRS, "- - - - - >1")
+    seen = play.circuit.seen(play.now)
+    assert (seen.since, seen.until, seen.opened) == (100, 105, 1)
+    assert (seen.error_class, seen.forced) == ("transient", None)
+    assert seen.why == "5 of 5 calls failed, the last with transient: why"
+    play.do("open")
+    seen = play.circuit.seen(play.now)
+    assert seen.forced is not None
+    assert (seen.forced.by, seen.forced.at, seen.why) == ("ana", 101, "ana: maintenance")
+    assert (seen.until, seen.error_class) == (None, "")
+    play.do("reset")
+    assert play.circuit.seen(play.now).forced is None
+    assert [change.new for change in play.changes] == ["open", "forced-open", "closed"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "fault"),
+    [
+        (Breaker(failure_rate=0), "failure_rate"),
+        (Breaker(failure_rate=1.1), "failure_rate"),
+        (Breaker(slow_rate=0), "slow_rate"),
+        (Breaker(minimum_calls=0), "minimum_calls"),
+        (Breaker(window=0), "window"),
+        (Breaker(window=100_000), "window"),
+        (Breaker(window=timedelta()), "window"),
+        (Breaker(in_a_row=-1), "in_a_row"),
+        (Breaker(probes=0), "probes"),
+        (Breaker(growth=0.5), "growth"),
+        (Breaker(jitter=2), "jitter"),
+        (Breaker(open_for=timedelta()), "open_for"),
+        (Breaker(open_for=timedelta(hours=1)), "max_open_for"),
+        (Breaker(counts=frozenset({"step"})), "counts"),
+        (Breaker(concurrency=0), "concurrency"),
+        (Breaker(queue=-1), "queue"),
+        (Breaker(queue_for=timedelta(seconds=-1)), "queue_for"),
+    ],
+    ids=str,
+)
+def test_a_policy_that_makes_no_sense_is_told(policy: Breaker, fault: str) -> None:
+    assert fault in breaker_fault(policy)
+
+
+def test_the_default_policy_makes_sense() -> None:
+    assert breaker_fault(Breaker()) == ""
+    assert not COUNTED & ANSWERED
