@@ -263,6 +263,11 @@ def rollout(capability: str) -> str:
     return f"sg.config.rollout.{capability}"
 
 
+def breaker_order(order: str) -> str:
+    """Where an order for breakers is kept."""
+    return f"sg.config.breaker.{order}"
+
+
 def lease(name: str) -> str:
     """Where it is kept which replica does a job that one alone shall do."""
     return f"sg.config.lease.{name}"

@@ -16,6 +16,7 @@ from switchgear.coordinator import archive
 from switchgear.coordinator.admittance import Admittance
 from switchgear.coordinator.arriving import Arriving
 from switchgear.coordinator.blob_janitor import BlobJanitor
+from switchgear.coordinator.breaker_orders import BreakerOrderService
 from switchgear.coordinator.effects import Effects
 from switchgear.coordinator.janitor import Janitor
 from switchgear.coordinator.lanes import LaneWatch
@@ -95,6 +96,7 @@ class Coordinator:
                 *asked.verbs(),
                 *schedules.verbs(),
                 *RolloutService(bus, clock).verbs(),
+                *BreakerOrderService(bus, clock, self.registry).verbs(),
             ),
             schedules,
             self._triggers,

@@ -31,7 +31,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
         "description": "What the timer is for: deadline, retry, wait, capacity, cleanup, cron; of a "
         "wake: child, turn, capacity."
     },
-    "name": {"description": "Of a schedule or lease."},
+    "name": {"description": "Of a schedule or lease; the id of an order."},
     "owner": {"description": "The principal that submitted the root of the run."},
     "pool": {"description": "Instances that are interchangeable: the target of a dispatch."},
     "principal": {"description": "Who asks."},

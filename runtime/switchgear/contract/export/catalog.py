@@ -11,6 +11,12 @@ from msgspec import Struct
 
 from switchgear.contract import dead_letters, limits, queries
 from switchgear.contract.announcement import Announcement
+from switchgear.contract.breaker_orders import (
+    BreakerCommand,
+    BreakerOrder,
+    BreakerOrders,
+    BreakerOrdersQuery,
+)
 from switchgear.contract.crash_report import CrashReport
 from switchgear.contract.entries import ENTRIES
 from switchgear.contract.rollout import (
@@ -138,6 +144,18 @@ VERBS = (
         _query("rollout-counts-query", RolloutCountsQuery),
         Message("rollout-counts", RolloutCounts),
         "observer",
+    ),
+    Verb(
+        "breaker",
+        _query("breaker-command", BreakerCommand),
+        Message("breaker-order", BreakerOrder),
+        "coordinator",
+    ),
+    Verb(
+        "breaker-orders",
+        _query("breaker-orders-query", BreakerOrdersQuery),
+        Message("breaker-orders", BreakerOrders),
+        "coordinator",
     ),
     Verb(
         "drain",
