@@ -8,10 +8,13 @@ from typing import Protocol
 
 from switchgear.clock import Clock
 from switchgear.contract.values import ErrorClass, Failure
-from switchgear.resilience.classes import CLASSES
+from switchgear.resilience.classes import CLASSES, Verdict
 from switchgear.resilience.classify import Own, classify
 
 log = logging.getLogger(__name__)
+
+_ENGINE = ("dagger.", "gql.")
+"""Packages of the Dagger SDK's exceptions: `dagger._exceptions` and what it is built on."""
 
 
 class Judge(Protocol):
@@ -33,7 +36,8 @@ class Classifier:
     def __call__(self, error: BaseException, *, step: str | None = None) -> Failure:
         """See `Judge`."""
         own = self._first if self._own else None
-        return classify(error, step=step, own=own, now=self._clock.now())
+        known = _of_an_engine(error) if type(error).__module__.startswith(_ENGINE) else None
+        return classify(error, step=step, own=own, known=known, now=self._clock.now())
 
     def _first(self, error: BaseException) -> ErrorClass | None:
         """The first class that an own classifier names. One that fails is as one that does not know."""
@@ -42,6 +46,14 @@ class Classifier:
             if found is not None:
                 return found
         return None
+
+
+def _of_an_engine(error: BaseException) -> Verdict:
+    """What an exception of the Dagger SDK means that a handler let pass, from its own use of an engine."""
+    from switchgear.resilience.dagger_failures import dagger_finding
+    from switchgear.steps.executors.dagger_errors import facts
+
+    return dagger_finding(facts(error)).verdict
 
 
 def _asked(

@@ -64,20 +64,23 @@ def composed(guards: Guards | None = None, rollouts: RolloutTable | None = None)
 
 
 def planned(
-    executors: Sequence[Executor], guard: Guard | None, rollouts: RolloutTable | None
+    executors: Sequence[Executor],
+    guard: Guard | None,
+    rollouts: RolloutTable | None,
+    engine_image: str = "",
 ) -> Runner:
-    """A runner of these executors, whose plan is the capability's rollout where it has one."""
+    """A runner of these executors, whose plan is the capability's rollout; the rest as for `Runner`."""
     from switchgear.steps.rollout import RolloutPlan
     from switchgear.steps.runner import Runner
 
     if rollouts is None:
-        return Runner(executors, guard=guard)
+        return Runner(executors, guard=guard, engine_image=engine_image)
 
     async def without(asked: Asked, run_on: RunOn) -> Outcome:
         return await runner.by_image(asked, run_on)
 
     plan = RolloutPlan(rollouts.find, without, {executor.name for executor in executors})
-    runner = Runner(executors, plan=plan, guard=guard)
+    runner = Runner(executors, plan=plan, guard=guard, engine_image=engine_image)
     return runner
 
 

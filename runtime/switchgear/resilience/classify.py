@@ -45,15 +45,17 @@ def classify(
     *,
     step: str | None = None,
     own: Own | None = None,
+    known: Verdict | None = None,
     now: datetime | None = None,
 ) -> Failure:
     """What this exception of a handler means for its task.
 
     `retryable` is False only where the raising side knows that a repetition is pointless; otherwise the
     capability's policy decides by class. Unknown exceptions are `transient`. `own` is asked first; it sets the class,
-    and what else is known of the exception stays. `now` dates a Retry-After that is a date.
+    and what else is known of the exception stays. `known`: what the caller knows instead of the tables. `now` dates a
+    Retry-After that is a date.
     """
-    found = verdict(error, now)
+    found = known or verdict(error, now)
     wanted = None if own is None else own(error)
     if wanted is not None:
         found = found._replace(error_class=wanted, retryable=found.retryable or wanted in RETRIED)
@@ -262,7 +264,16 @@ def _of_named(error: BaseException) -> Verdict | None:
     name = f"{type(error).__module__}.{type(error).__name__}"
     if name == "subprocess.CalledProcessError":
         return process_verdict(getattr(error, "returncode", None))
+    if name == "tenacity.RetryError":  # says only that its retries are used up
+        inner = _last_attempt(error)
+        return None if inner is None else verdict(inner)
     return _BY_NAME.get(name)
+
+
+def _last_attempt(error: BaseException) -> Exception | None:
+    attempt = getattr(error, "last_attempt", None)
+    inner = attempt.exception() if attempt is not None and attempt.done() else None
+    return inner if isinstance(inner, Exception) else None
 
 
 _BY_NAME: dict[str, Verdict] = {

@@ -83,8 +83,17 @@ class Asked(NamedTuple):
     capability: str = ""
 
 
-RunOn = Callable[[str], Awaitable["Outcome"]]
-"""Runs the step on the executor of this name, guarded. Raises StepFailed, also for what that executor cannot do."""
+class RunOn(Protocol):
+    """How a plan runs the step."""
+
+    def __call__(self, name: str, *, quiet: bool = False) -> Awaitable[Outcome]:
+        """Run it on the executor of this name, guarded; `quiet`: its lines are not handed on as they come.
+
+        Raises StepFailed, also for what that executor cannot do.
+        """
+        ...
+
+
 Plan = Callable[[Asked, RunOn], Awaitable["Outcome"]]
 """Decides what runs where: one executor, both, one after the other. What it decided goes into the outcome's notes."""
 Guard = Callable[[Asked, tuple[str, ...], Callable[[], Awaitable["Outcome"]]], Awaitable["Outcome"]]

@@ -104,7 +104,7 @@ class RolloutPlan:
         self, choice: Choice, rule: RolloutRule, shadow: ExecutorName, run_on: RunOn
     ) -> Outcome:
         """On both at the same time; the shadow's end, and its failure, only shows in the comparison."""
-        beside = asyncio.ensure_future(_end(run_on(shadow)))
+        beside = asyncio.ensure_future(_end(run_on(shadow, quiet=True)))
         try:
             served = await _end(run_on(choice.first))
             took = timedelta(0) if isinstance(served, SwitchgearError) else served.duration

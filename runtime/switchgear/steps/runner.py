@@ -61,8 +61,8 @@ class Runner:
         unexpected exit), or what an executor or a guard says.
         """
 
-        def run_on(name: str) -> Awaitable[Outcome]:
-            return self._run_on(*self._placed(name, asked), on_line, blobs)
+        def run_on(name: str, *, quiet: bool = False) -> Awaitable[Outcome]:
+            return self._run_on(*self._placed(name, asked), None if quiet else on_line, blobs)
 
         if not asked.spec.commands:
             raise UsageError(

@@ -200,3 +200,31 @@ async def test_a_classifier_that_breaks_is_as_one_that_does_not_know(
 def test_what_cannot_classify_is_refused(fn: Any) -> None:
     with pytest.raises(UsageError, match="cannot classify"):
         Agent("own", version="1.0.0").classify(fn)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "error_class", "known"),
+    [
+        ("ExecError", {"exit_code": 3, "command": ["make"]}, "step", True),
+        ("TransportError", {}, "transient", False),
+    ],
+)
+async def test_an_exception_of_the_dagger_sdk_has_its_class(
+    name: str, fields: dict[str, Any], error_class: str, *, known: bool
+) -> None:
+    """As a handler meets it that uses an engine itself; the SDK is not installed here."""
+    agent = Agent("own", version="1.0.0")
+    error = type(name, (Exception,), {"__module__": "dagger._exceptions"})("it broke")
+    vars(error).update(fields)
+
+    @agent.capability("plain", retry=Retry(max_attempts=1))
+    async def plain(value: Number, ctx: Context) -> None:
+        raise error
+
+    async with stage(agent) as scene:
+        handle = await scene.mesh.submit(plain, Number(0))
+        with pytest.raises(TaskDead):
+            await handle.result()
+        failure = scene.history(handle.id).failure
+    assert failure is not None
+    assert (failure.error.error_class, failure.error.outcome_known) == (error_class, known)

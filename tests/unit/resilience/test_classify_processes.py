@@ -280,3 +280,45 @@ def test_a_failure_without_dependency_is_written_as_before() -> None:
     from switchgear.contract import codec
 
     assert b"dependency" not in codec.encode(Failure(error_class="step", code="x", message="m"))
+
+
+class Attempt:
+    """As tenacity keeps the last one."""
+
+    def __init__(self, error: BaseException | None, *, done: bool = True) -> None:
+        self._error, self._done = error, done
+
+    def done(self) -> bool:
+        return self._done
+
+    def exception(self) -> BaseException | None:
+        return self._error
+
+
+@pytest.mark.parametrize(
+    ("attempt", "error_class"),
+    [
+        (Attempt(OSError(errno.ENOSPC, "full")), "resource"),
+        (Attempt(None), "transient"),
+        (Attempt(OSError(errno.ENOSPC, "full"), done=False), "transient"),
+        (None, "transient"),
+    ],
+)
+def test_used_up_retries_are_what_the_last_one_failed_with(
+    attempt: Attempt | None, error_class: str
+) -> None:
+    error = type("RetryError", (Exception,), {"__module__": "tenacity"})("used up")
+    error.last_attempt = attempt  # type: ignore[attr-defined]
+    assert classify(error).error_class == error_class
+
+
+def test_what_the_caller_knows_goes_before_the_tables() -> None:
+    failure = classify(ValueError("x"), known=Verdict("auth", retryable=False))
+    assert (failure.error_class, failure.retryable) == ("auth", False)
+
+
+def test_a_breaker_that_is_open_is_as_what_it_guards() -> None:
+    found = verdict(
+        errors.BreakerOpen("x", dependency="dagger", error_class="resource", retry_after=3)
+    )
+    assert found == Verdict("resource", dependency="dagger", retry_after=3)

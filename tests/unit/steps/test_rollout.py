@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 from switchgear.contract.artifact import Artifact
 from switchgear.contract.rollout import Decision, Mode, Rollout, RolloutRule
 from switchgear.errors import BreakerOpen, StepFailed
-from switchgear.steps.executor import Asked
+from switchgear.steps.executor import Asked, RunOn
 from switchgear.steps.result import Outcome
 from switchgear.steps.rollout import DECIDED, RolloutPlan
 from switchgear.steps.spec import command
@@ -32,9 +31,11 @@ class Executors:
         self.ends = {"process": outcome("process"), "dagger": outcome("dagger", 2)} | ends
         self.asked: list[str] = []
         self.cancelled: list[str] = []
+        self.quiet: list[str] = []
 
-    async def __call__(self, name: str) -> Outcome:
+    async def __call__(self, name: str, *, quiet: bool = False) -> Outcome:
         self.asked.append(name)
+        self.quiet += [name] * quiet
         end = self.ends[name]
         if end is HANGS:
             try:
@@ -51,7 +52,7 @@ class Executors:
 HANGS: Any = object()
 
 
-async def by_default(asked: Asked, run_on: Callable[[str], Awaitable[Outcome]]) -> Outcome:
+async def by_default(asked: Asked, run_on: RunOn) -> Outcome:
     return await run_on("process")
 
 
@@ -124,6 +125,7 @@ async def test_both_run_in_shadow_and_the_one_that_serves_counts(serve: Any) -> 
     executors = Executors()
     end, decision = await run(executors, RolloutRule(mode="shadow", serve=serve))
     assert sorted(executors.asked) == ["dagger", "process"]
+    assert executors.quiet == [{"process": "dagger", "dagger": "process"}[serve]]
     assert isinstance(end, Outcome)
     assert end.executor == serve
     assert decision is not None
