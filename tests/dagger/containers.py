@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -53,12 +54,17 @@ class Host:
     """Where containers live, and which processes run."""
 
     folder: Path
-    running: set[asyncio.subprocess.Process] = field(default_factory=set)
+    running: dict[asyncio.subprocess.Process, int] = field(
+        default_factory=dict[asyncio.subprocess.Process, int]
+    )
+    status: dict[asyncio.subprocess.Process, int] = field(
+        default_factory=dict[asyncio.subprocess.Process, int]
+    )
     started: int = 0
     """Executions that really began."""
     ended: int = 0
     without_shell: bool = False
-    services: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    services: dict[str, asyncio.Task[None]] = field(default_factory=dict[str, asyncio.Task[None]])
 
     def empty(self) -> Path:
         """The root of an image."""
@@ -90,43 +96,75 @@ class Host:
     async def run(self, container: Container, argv: list[str], stdin: str) -> tuple[int, str, str]:
         if self.without_shell and argv[0] == "sh":
             return 1, "", 'fork/exec /bin/sh: no such file or directory: exec: "sh"'
-        self.started += 1
-        process = await asyncio.create_subprocess_exec(
-            *bwrap(container, argv),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
-        self.running.add(process)
+        starting = asyncio.ensure_future(self._start(container, argv))
+        try:
+            process, child = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # Killed while it is being born, bubblewrap leaves its child behind.
+            await self._end(*await starting)
+            raise
         try:
             out, err = await process.communicate(stdin.encode())
             self.ended += 1
         finally:
-            await self._end(process)
+            await self._end(process, child)
         code = process.returncode or 0
-        return 128 - code if code < 0 else code, out.decode(errors="replace"), err.decode(errors="replace")
+        code = 128 - code if code < 0 else code
+        return code, out.decode(errors="replace"), err.decode(errors="replace")
+
+    async def _start(
+        self, container: Container, argv: list[str]
+    ) -> tuple[asyncio.subprocess.Process, int]:
+        """The process, and its first child: the init of a process namespace."""
+        reading, writing = os.pipe()
+        process = await asyncio.create_subprocess_exec(
+            *bwrap(container, argv, writing),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+            pass_fds=(writing,),
+        )
+        os.close(writing)
+        line = await asyncio.to_thread(_line, reading)
+        # It writes there again when it ends.
+        self.status[process] = reading
+        self.running[process] = json.loads(line)["child-pid"] if line else 0
+        self.started += 1
+        return process, self.running[process]
 
     async def kill(self) -> None:
         """End everything, at once."""
-        for process in [*self.running]:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+        for process, child in [*self.running.items()]:
+            _kill(process.pid, child)
         for service in self.services.values():
             service.cancel()
         await asyncio.gather(*self.services.values(), return_exceptions=True)
         self.services.clear()
 
-    async def _end(self, process: asyncio.subprocess.Process) -> None:
+    async def _end(self, process: asyncio.subprocess.Process, child: int) -> None:
         if process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            _kill(process.pid, child)
             await process.wait()
         vars(process)["_transport"].close()
-        self.running.discard(process)
+        self.running.pop(process, None)
+        os.close(self.status.pop(process))
 
 
-def bwrap(container: Container, argv: list[str]) -> list[str]:
+def _line(file: int) -> bytes:
+    line = b""
+    while b"\n" not in line and (more := os.read(file, 1)):
+        line += more
+    return line
+
+
+def _kill(*pids: int) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def bwrap(container: Container, argv: list[str], status: int) -> list[str]:
     """The command in a root, a process namespace and an environment of its own."""
     environment = {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -149,4 +187,4 @@ def bwrap(container: Container, argv: list[str]) -> list[str]:
     for name, value in environment.items():
         parts += ["--setenv", name, value]
     parts += ["--unshare-user", "--uid", "0", "--gid", "0", "--unshare-pid", "--die-with-parent"]
-    return [*parts, "--", *argv]
+    return [*parts, "--json-status-fd", str(status), "--", *argv]

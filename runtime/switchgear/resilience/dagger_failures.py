@@ -135,6 +135,8 @@ def dagger_finding(facts: DaggerFacts, *, registry: str = "") -> Finding:
         return _of_command(facts)
     if first == "QueryError":
         return _of_query(facts, registry)
+    if first == "PullTimeout":
+        return _slow_pull(registry)
     for kinds, decide in _BY_KIND:
         if kinds & set(facts.kinds):
             return decide(facts)
@@ -179,11 +181,17 @@ def _of_query(facts: DaggerFacts, registry: str) -> Finding:
 
 
 def _of_pull(text: str, registry: str) -> Finding:
+    against = f"registry:{registry}" if registry else ""
     for pattern, verdict in _REGISTRY:
         if pattern.search(text):
-            against = f"registry:{registry}" if registry else ""
             return Finding(verdict._replace(dependency=against), before_run=True)
     return _MISUSE._replace(before_run=True)
+
+
+def _slow_pull(registry: str) -> Finding:
+    fix = "look whether the registry, or the archive's disk, is slow; raise the pull timeout"
+    against = f"registry:{registry}" if registry else DAGGER
+    return Finding(Verdict("timeout", dependency=against, fix=fix), before_run=True)
 
 
 def _of_transport(facts: DaggerFacts) -> Finding:

@@ -5,6 +5,7 @@ Imports no SDK: the names of types along the chain of causes tell all that is ne
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from typing import Any, cast
@@ -102,7 +103,9 @@ def _chain(error: BaseException) -> list[BaseException]:
             todo = cast("Sequence[BaseException]", todo.exceptions)[0]
             continue
         chain.append(todo)
-        todo = todo.__cause__ or todo.__context__
+        todo = todo.__cause__ or (None if todo.__suppress_context__ else todo.__context__)
+        if isinstance(todo, asyncio.CancelledError):
+            todo = None  # that is how timeouts end what they bound
     return chain
 
 

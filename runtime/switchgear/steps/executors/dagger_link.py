@@ -73,6 +73,13 @@ class Link:
         return None if self._cli is None else self._cli.pid
 
     @property
+    def usable(self) -> bool:
+        """Whether it is of use, as far as can be seen from here."""
+        if not self.lost.done() and self._cli is not None and not self._cli.alive:
+            self.lose("the session's CLI ended")
+        return not self.lost.done()
+
+    @property
     def stderr(self) -> str:
         """The last words of the CLI."""
         return "" if self._cli is None else self._cli.stderr

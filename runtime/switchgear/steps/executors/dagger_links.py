@@ -33,7 +33,7 @@ class Links:
     @property
     def current(self) -> Link | None:
         """The open session, if there is one of use."""
-        return None if self._link is None or self._link.lost.done() else self._link
+        return self._link if self._link is not None and self._link.usable else None
 
     @asynccontextmanager
     async def use(self) -> AsyncGenerator[Link]:

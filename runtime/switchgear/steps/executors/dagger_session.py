@@ -86,8 +86,13 @@ class CliSession:
 
     @property
     def alive(self) -> bool:
-        """Whether the CLI runs."""
-        return self._process.returncode is None
+        """Whether the CLI runs: asked of the system, since the loop hears of an end only later."""
+        if self._process.returncode is not None:
+            return False
+        with suppress(ChildProcessError):
+            how = os.WEXITED | os.WNOHANG | os.WNOWAIT
+            return os.waitid(os.P_PID, self._process.pid, how) is None
+        return False
 
     @property
     def stderr(self) -> str:
