@@ -61,11 +61,12 @@ class Arranged(NamedTuple):
 def in_sandbox(spec: StepSpec, given: Given) -> Arranged:
     """In a sandbox. Raises Cannot."""
     mounts = _mounts(spec, given)
+    mounts += [Show(path, path) for path in _more(given, mounts)]
     directory, own = _directory(spec, given, mounts)
     places = [one.path for one in (*mounts, *own)]
     environment = _environment(spec, given)
     if given.rootfs is None:
-        base = host.system(places, networked=spec.networked, more=given.shown)
+        base = host.system(places, networked=spec.networked)
     else:
         base = _rootfs(given.rootfs, [*places, *_RESOLVING] if spec.networked else places)
         base += [
@@ -91,7 +92,9 @@ def in_sandbox(spec: StepSpec, given: Given) -> Arranged:
         networked=spec.networked,
         root=given.rootfs is not None,
     )
-    notes = _unseen(spec, operations) if given.rootfs is None else ()
+    own = {given.scratch, given.temporary}
+    seen = [one for one in _shows(operations) if one.host not in own]
+    notes = _unseen(spec, seen) if given.rootfs is None else ()
     return Arranged(argvs, environment, directory, sandbox, notes)
 
 
@@ -137,6 +140,12 @@ def _mounts(spec: StepSpec, given: Given) -> list[Show]:
     writable = {one.path for one in spec.mounts if not one.read_only}
     mounts = [Show(path, real, path in writable) for path, real in given.mounts.items()]
     return mounts + [Show(path, real, writable=True) for path, real in given.caches.items()]
+
+
+def _more(given: Given, mounts: Sequence[Show]) -> list[str]:
+    """What settings show beside the spec's mounts."""
+    taken = {one.path for one in mounts}
+    return [path for path in given.shown if path not in taken and os.path.isdir(path)]  # noqa: PTH112
 
 
 def _directory(spec: StepSpec, given: Given, mounts: Sequence[Show]) -> tuple[str, list[Show]]:
@@ -211,7 +220,7 @@ def _found(
     return [os.path.abspath(found), *command[1:]]  # noqa: PTH100 - keeps links
 
 
-def _unseen(spec: StepSpec, operations: Sequence[Operation]) -> tuple[str, ...]:
+def _unseen(spec: StepSpec, covered: Sequence[Show]) -> tuple[str, ...]:
     """Notes on paths of the host among the arguments that the sandbox does not show."""
     named = {
         arg
@@ -219,7 +228,6 @@ def _unseen(spec: StepSpec, operations: Sequence[Operation]) -> tuple[str, ...]:
         for arg in command[1:]
         if arg.startswith("/") and os.path.exists(arg)  # noqa: PTH110 - spec holds text
     }
-    covered = _shows(operations)
     return tuple(
         f"{path} of the host is not shown inside: .mount() what the step needs"
         for path in sorted(named)

@@ -56,11 +56,11 @@ def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def system(places: Iterable[str], *, networked: bool, more: Iterable[str] = ()) -> list[Operation]:
-    """The host's programs and what they need, read-only, with room at the given places; and more paths of the host."""
+def system(places: Iterable[str], *, networked: bool) -> list[Operation]:
+    """The host's programs and what they need, read-only, with room at the given places."""
     places = tuple(places)
     operations: list[Operation] = []
-    for tree in (*_TREES, *more):
+    for tree in _TREES:
         if os.path.isdir(tree):  # noqa: PTH112 - text in, text out
             operations += shown(tree, tree, places)
     for name in _TOP:
@@ -81,8 +81,10 @@ def _etc(path: str) -> list[Operation]:
     return [Show(path, real)] if os.path.exists(real) else []  # noqa: PTH110 - text in, text out
 
 
-def visible(path: str, operations: Iterable[Operation]) -> bool:
-    """Whether the path, as it stands, is inside something that is shown from the same path of the host."""
+def _visible(path: str, operations: Iterable[Operation]) -> bool:
+    """Whether the path is of the system, or inside something that is shown from the same path of the host."""
+    if any(path.startswith(f"{tree}/") for tree in (*_TREES, *_TOP)):
+        return True
     return any(
         isinstance(one, Show)
         and one.path == one.host
@@ -94,7 +96,7 @@ def visible(path: str, operations: Iterable[Operation]) -> bool:
 def program_files(program: str, operations: Iterable[Operation]) -> list[Operation]:
     """What a program outside of the system needs to be shown: its virtual environment, its Python, or its own file."""
     operations = list(operations)
-    wanted = [path for path in _files(program) if not visible(path, operations)]
+    wanted = [path for path in _files(program) if not _visible(path, operations)]
     return [Show(path, path) for path in sorted(set(wanted))]
 
 
