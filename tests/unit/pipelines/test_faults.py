@@ -196,6 +196,37 @@ def test_each_mistake_of_a_step_is_told(step: str, what: str) -> None:
     assert what in [one.what for one in faults(f"[steps.a]\n{step}\n")]
 
 
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("name = 'x'", "a pipeline has steps"),
+        ("steps = []", "steps is a table, not a list"),
+        ("[[steps]]\nname = 'a'", "steps is a table, not a list"),
+        ("steps.a = 3", "steps.a is a table, not a whole number"),
+        ("name = 'a b'\nsteps.a.run = ['x']", "'a b' cannot name a pipeline"),
+        ("steps.'a b'.run = ['x']", "'a b' cannot name a step"),
+        ("steps.a = {run = ['x'], needs = ['b', 'b']}\nsteps.b.run = ['x']", "a needs b twice"),
+        ("steps.a = {run = ['x'], needs = ['a']}", "the steps need each other: a → a"),
+        ("steps.a = {run = ['x'], matrix = {'a b' = [1]}}", "'a b' cannot name an axis"),
+        ("steps.a = {run = ['x'], exclude = 3}", "a.exclude is a list of tables, not a whole number"),
+        ("steps.a = {run = ['x'], env = 'A=1'}", "a.env is a table, not a text"),
+        ("steps.a = {run = ['x'], network = 'yes'}", "a.network is true or false, not a text"),
+        ("steps.a = {run = ['x'], image = 3}", "a.image is a text, not a whole number"),
+        ("steps.a = {run = ['x'], retry = {factor = 'x'}}", "retry.factor is a number, not a text"),
+        ("steps.a = {run = ['x'], needs = 1979-05-27}", "a.needs is a list of texts, not a date"),
+        ("steps.a.run = ['x']\noutputs.x = '${{ steps.b.stdout }}'", "there is no step b"),
+        ("steps.a.run = ['x']\noutputs.x = '${{ matrix.b }}'", "there is no axis of this step's matrix b"),
+    ],
+)  # fmt: skip
+def test_each_mistake_of_a_pipeline_is_told(text: str, what: str) -> None:
+    assert what in [one.what for one in faults(text)]
+
+
+def test_a_yaml_file_that_is_no_table_is_told() -> None:
+    assert found("- a\n- b\n", "it.yaml") == [(1, 1, "SG1531", "a pipeline is a table")]
+    assert (1, 3, "SG1531", "a key is no text") in found("? [a]\n: b\n", "it.yaml")
+
+
 NEEDED = """\
 [steps.m]
 matrix.v = [1, 2]

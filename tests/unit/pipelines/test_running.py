@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
@@ -10,9 +11,11 @@ from hypothesis import strategies as st
 
 from switchgear.contract.artifact import Artifact
 from switchgear.errors import Permanent, StepFailed
-from switchgear.pipelines import plan
+from switchgear.pipelines import files, plan
 from switchgear.pipelines.model import Pipeline
 from switchgear.steps.result import RunResult
+from switchgear.steps.sources import git
+from switchgear.steps.spec import command, container
 from tests.unit.pipelines.graphs import pipelines
 from tests.unit.pipelines.stage import Stage, failed, ran
 
@@ -271,3 +274,93 @@ async def test_what_only_a_run_can_tell_fails_the_step_as_invalid(step: str, why
     assert caught.value.error_class == "invalid"
     assert why in caught.value.why
     assert stage.order == []
+
+
+EVERY_KEY = """
+image = "python:3.12"
+env = { A = "1", B = "1" }
+[parameters.ref]
+type = "string"
+default = "main"
+[steps.a]
+run = [["one", "${{ params.ref }}"], ["two"]]
+workdir = "/src"
+env.B = "${{ params.ref }}"
+secrets.TOKEN = "env://TOKEN"
+mounts."/src" = { git = "https://example.org/x.git", ref = "${{ params.ref }}", writable = true }
+mounts."/data" = "/srv/data"
+caches."/cache" = "packages"
+outputs.log = "out.log"
+stdin = "for ${{ params.ref }}"
+timeout = "5m"
+cpu = "1m"
+memory = "64MiB"
+network = true
+expect = [0, 3]
+idempotent = true
+cacheable = true
+[steps.b]
+image = ""
+script = "print(1)"
+interpreter = ["python3", "-c"]
+"""
+
+
+async def test_every_key_of_a_step_reaches_its_spec() -> None:
+    stage = Stage()
+    await ran(EVERY_KEY, stage, ref="v1")
+    assert stage.specs["a"] == (
+        container("python:3.12")
+        .exec("one", "v1")
+        .exec("two")
+        .workdir("/src")
+        .env(A="1", B="v1")
+        .secret("TOKEN", "env://TOKEN")
+        .mount("/src", git("https://example.org/x.git", "v1"), read_only=False)
+        .mount("/data", "/srv/data")
+        .cache("/cache", "packages")
+        .output("log", "out.log")
+        .stdin("for v1")
+        .limits(timeout=timedelta(minutes=5), cpu=timedelta(minutes=1), memory=64 * 2**20)
+        .network()
+        .expect(0, 3)
+        .idempotent()
+        .cacheable()
+    )
+    assert stage.specs["b"] == command("python3", "-c", "print(1)").env(A="1", B="1")
+    assert files.parse("x.toml", EVERY_KEY).step("b").image == ""
+
+
+async def test_an_optional_artifact_may_be_missing() -> None:
+    text = """
+    [steps.a]
+    if = "false"
+    run = ["a"]
+    outputs.tree = "t"
+    [steps.b]
+    needs = ["a"]
+    run = ["b", "-${{ steps.a.outputs.tree }}-"]
+    mounts."/in" = { artifact = "a.tree", optional = true }
+    """
+    stage = Stage()
+    await ran(text, stage)
+    assert stage.specs["b"] == command("b", "--")
+
+
+async def test_outputs_without_a_value_end_the_task() -> None:
+    text = '[steps.a]\nrun = ["a"]\n[outputs]\nx = "${{ fromjson(steps.a.stdout) }}"'
+    with pytest.raises(Permanent, match="an output of the pipeline has no value"):
+        await ran(text, Stage())
+
+
+@pytest.mark.parametrize("value", ["[[1]]", "3", "{"])
+async def test_an_axis_holds_texts_and_numbers(value: str) -> None:
+    text = """
+    [parameters.given]
+    type = "string"
+    [steps.a]
+    matrix.x = "${{ fromjson(params.given) }}"
+    run = ["a"]
+    """
+    with pytest.raises(Permanent, match="the pipeline made cannot run: a: "):
+        await ran(text, Stage(), given=value)
