@@ -9,6 +9,8 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -350,3 +352,52 @@ def test_the_tests_of_the_how_to_pass(tmp_path: Path) -> None:
     written = sum(code.count("async def test_") for code in blocks)
     assert f"{written} passed" in ran.stdout, ran.stdout + ran.stderr
     assert written >= 5
+
+
+class Weather(BaseHTTPRequestHandler):
+    """A service that is down until it is told to be up."""
+
+    up = False
+
+    def do_GET(self) -> None:
+        """Answer."""
+        self.send_response(200 if Weather.up else 503)
+        self.end_headers()
+        self.wfile.write(b"sunny" if Weather.up else b"")
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+        del format, args
+
+
+def test_the_how_to_of_breakers_works(tmp_path: Path) -> None:
+    """The breaker opens, the task uses no attempt and completes when the service is back; orders are recorded."""
+    page = DOCS / "how-to" / "breakers.md"
+    (agent,) = python_blocks(page)
+    shown = re.findall(r"^\$ switchgear (.*)$", page.read_text("utf-8"), re.MULTILINE)
+    (tmp_path / "weather.py").write_text(agent, encoding="utf-8")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Weather)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        with Dev(tmp_path, "weather:agent") as dev:
+            city = json.dumps({"url": f"http://127.0.0.1:{server.server_address[1]}/"})
+            task = dev.run("task", "submit", "forecast", city).out.strip()
+            [state] = until(
+                lambda: dev.run("breaker", "ls", "--troubled", "--json").json["breakers"], "it open"
+            )
+            assert "3 calls in a row failed" in state["breaker"]["why"]
+            Weather.up = True
+            assert dev.run("task", "result", task, "--timeout", "30s").json == "sunny"
+            events = [
+                one["event"] for one in dev.run("task", "show", task, "--json").json["events"]
+            ]
+            assert ("released" in events, "attempt-failed" in events) == (True, False)
+            answers = [dev.run(*shlex.split(line)) for line in shown]
+            assert [answer.code for answer in answers] == [0] * len(shown), answers[-1].err
+            assert "refuses every call" in answers[1].out
+            assert answers[-1].out.index("moved") < answers[-1].out.index("moves to another host")
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
