@@ -204,8 +204,10 @@ def _request(error: BaseException) -> tuple[str, str]:
         host = _host(_attribute(place, "url"))
         if host:
             return method.upper(), host
-    host = _attribute(error, "host")
-    return method.upper(), host if isinstance(host, str) else ""
+    host, port = _attribute(error, "host"), _attribute(error, "port")
+    if not isinstance(host, str):
+        return method.upper(), ""
+    return method.upper(), f"{host}:{port}" if isinstance(port, int) else host
 
 
 def _host(url: object) -> str:

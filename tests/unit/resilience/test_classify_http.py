@@ -208,6 +208,14 @@ def test_status_and_headers_may_stand_on_the_error_itself() -> None:
     assert classify(other).dependency == "http:[::1]:80"
 
 
+@pytest.mark.parametrize(("port", "dependency"), [(8080, "http:h:8080"), (None, "http:h")])
+def test_an_error_that_only_knows_its_host_names_it(port: int | None, dependency: str) -> None:
+    """As that of aiohttp for a connection that did not come about."""
+    error = foreign("ClientConnectorError", CONNECTION, module="aiohttp.client_exceptions")("no")
+    error.host, error.port = "h", port
+    assert classify(error).dependency == dependency
+
+
 def test_an_error_that_wraps_one_of_http_is_one() -> None:
     """SDKs have errors of their own; `raise … from` keeps the fact."""
     error = foreign("APIError", module="some_sdk")("failed")

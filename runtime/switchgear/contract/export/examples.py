@@ -14,6 +14,7 @@ from msgspec import Raw, Struct
 from switchgear.contract import entries
 from switchgear.contract.export.examples_breakers import of_breakers
 from switchgear.contract.export.examples_core import asked, told
+from switchgear.contract.export.examples_rollout import DECISION
 from switchgear.contract.export.scene import (
     AGENT,
     CHECKPOINT,
@@ -210,6 +211,16 @@ def _checkpoints() -> dict[str, Struct]:
             duration=timedelta(seconds=1.25),
             executor="process",
             retries=1,
+        ),
+        "checkpoint.decided": entries.Checkpoint(
+            **_held(24, 2, "held", DISPATCHED),
+            key="ruff",
+            kind="run",
+            ok=True,
+            result=Raw(b'{"exit_code":0}'),
+            duration=timedelta(seconds=1.25),
+            executor="process",
+            decision=DECISION,
         ),
         "checkpoint.undo": entries.Checkpoint(
             **_held(22, 2.5, "held", CHECKPOINT),
