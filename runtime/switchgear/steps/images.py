@@ -16,7 +16,7 @@ from switchgear.errors import UsageError
 DEFAULT_REGISTRY = "docker.io"
 
 _REFERENCE = re.compile(
-    r"(?P<name>[A-Za-z0-9][A-Za-z0-9._:/-]*?)(:(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]{0,127}))?"
+    r"(?P<name>[A-Za-z0-9]([A-Za-z0-9._:/-]*?[A-Za-z0-9])?)(:(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]{0,127}))?"
     r"(@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
 

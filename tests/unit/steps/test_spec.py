@@ -8,8 +8,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from switchgear import ids
+from switchgear.contract import codec
+from switchgear.contract.artifact import Artifact
 from switchgear.errors import UsageError
-from switchgear.steps.spec import DEFAULT_OUTPUT, StepSpec, command
+from switchgear.steps.sources import Cache, Git, Local, Mount, Secret, git
+from switchgear.steps.spec import DEFAULT_OUTPUT, Service, StepSpec, command, container
 
 
 def test_each_call_gives_a_new_value_and_keeps_what_was_set_before() -> None:
@@ -63,3 +67,141 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         spec.env(A="\0")
     with pytest.raises(UsageError, match="name"):
         spec.env(**{"A=B": "1"})
+
+
+ARTIFACT = Artifact(digest="ab" * 32, size=5, name="wheel", directory=True)
+
+
+def test_a_container_says_all_that_it_needs() -> None:
+    database = container("postgres:17").exec("postgres")
+    spec = (
+        container("python:3.12-slim")
+        .mount("/src", git("https://example.com/repo", "v1.2"))
+        .mount("/in", ARTIFACT)
+        .mount("/data", Path("/srv/data"), read_only=False)
+        .cache("/root/.cache/pip", "pip", sharing="locked")
+        .secret("TOKEN", "env://PUBLISH_TOKEN")
+        .service("db", database)
+        .workdir("/src")
+        .exec("make", "test")
+        .exec("make", "wheel")
+        .output("wheel", "dist")
+        .network()
+        .idempotent()
+        .cacheable()
+        .limits(cpu=timedelta(minutes=1), file=10, files=20)
+        .expect(0, 137, 255)
+    )
+    assert spec == StepSpec(
+        image="python:3.12-slim",
+        commands=(("make", "test"), ("make", "wheel")),
+        directory="/src",
+        secrets=(Secret("TOKEN", "env://PUBLISH_TOKEN"),),
+        mounts=(
+            Mount("/data", Local("/srv/data"), read_only=False),
+            Mount("/in", ARTIFACT),
+            Mount("/src", Git("https://example.com/repo", "v1.2")),
+        ),
+        caches=(Cache("/root/.cache/pip", "pip", "locked"),),
+        services=(Service("db", database),),
+        declared_outputs=(("wheel", "dist"),),
+        networked=True,
+        exit_codes=(0, 137, 255),
+        cpu_limit=timedelta(minutes=1),
+        file_limit=10,
+        open_limit=20,
+        repeatable=True,
+        reusable=True,
+    )
+    again = msgspec.json.decode(msgspec.json.encode(spec), type=StepSpec)
+    assert (again, hash(again)) == (spec, hash(spec))
+
+
+def test_the_order_of_calls_that_do_not_depend_on_each_other_does_not_matter() -> None:
+    def digest(spec: StepSpec) -> str:
+        return ids.digest(codec.canonical(spec))
+
+    plain = command("make")
+    one = (
+        plain.mount("/a", "/x").mount("/b", "/y").env(A="1").output("o", "p").secret("S", "env://S")
+    )
+    two = (
+        plain.secret("S", "env://S").output("o", "p").env(A="1").mount("/b", "/y").mount("/a", "/x")
+    )
+    assert digest(one) == digest(two)
+    assert digest(one) != digest(plain)
+    assert digest(plain.exec("true")) != digest(command("true").exec("make"))
+
+
+def test_a_later_mount_cache_or_secret_takes_the_place_of_an_earlier() -> None:
+    spec = (
+        command("make").mount("/a", "/x").mount("/a/", "/y").cache("/c", "one").cache("/c", "two")
+    )
+    assert [one.source for one in spec.mounts] == [Local("/y")]
+    assert [one.name for one in spec.caches] == ["two"]
+
+
+@pytest.mark.parametrize(
+    "ref", ["swordfish", "env://", "env://A/B", "file://relative", "vault://x"]
+)
+def test_a_secret_is_never_given_by_its_text(ref: str) -> None:
+    with pytest.raises(UsageError, match="not given by reference") as caught:
+        command("true").secret("TOKEN", ref)
+    assert "swordfish" not in str(caught.value)
+
+
+@pytest.mark.parametrize("codes", [(256,), (-1,), (0, 1000)])
+def test_exit_codes_are_what_a_process_can_give(codes: tuple[int, ...]) -> None:
+    with pytest.raises(UsageError):
+        command("true").expect(*codes)
+
+
+@pytest.mark.parametrize("path", ["", "relative", "/", "/a/../..", "/..", "/a\0b"])
+def test_a_mount_has_an_absolute_place(path: str) -> None:
+    with pytest.raises(UsageError):
+        command("true").mount(path, "/x")
+    with pytest.raises(UsageError):
+        command("true").cache(path, "it")
+
+
+@pytest.mark.parametrize("name", ["", "../x", ".locks", "a/b", "x" * 65])
+def test_names_are_plain(name: str) -> None:
+    with pytest.raises(UsageError):
+        command("true").cache("/c", name)
+    with pytest.raises(UsageError):
+        command("true").output(name, "x")
+    with pytest.raises(UsageError):
+        command("true").service(name, command("x"))
+
+
+@pytest.mark.parametrize("path", ["", "../x", "a/../../x", "/a/.."])
+def test_an_output_lies_where_its_path_says(path: str) -> None:
+    with pytest.raises(UsageError):
+        command("true").output("it", path)
+
+
+@pytest.mark.parametrize(
+    ("url", "ref"),
+    [
+        ("ext::sh -c id", "main"),
+        ("--upload-pack=id", "main"),
+        ("https://user:word@example.com/x", "main"),
+        ("https://token@example.com/x", "main"),
+        ("ssh://-oProxyCommand=id/x", "main"),
+        ("http://example.com/x", "main"),
+        ("https://example.com/x", "--output=x"),
+        ("https://example.com/x", "a..b"),
+        ("https://example.com/x", "a:b"),
+        ("https://example.com/x", ""),
+    ],
+)
+def test_a_commit_is_named_by_nothing_that_git_would_execute(url: str, ref: str) -> None:
+    with pytest.raises(UsageError):
+        git(url, ref)
+
+
+def test_what_is_no_image_is_refused_when_it_is_written() -> None:
+    with pytest.raises(UsageError):
+        container("not an image")
+    with pytest.raises(UsageError):
+        container("alpine").exec()
