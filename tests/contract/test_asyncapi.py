@@ -44,6 +44,7 @@ BUILT = {
     "cast for one": subjects.cast("pushed", "check-repo"),
     "schedule": subjects.schedule("ana", "nightly"),
     "trigger": subjects.trigger("check-repo"),
+    "rollout": subjects.rollout("check-repo"),
     "breaker_order": subjects.breaker_order("01kjp9e2r0m7x3v5bqz8mtd4wc"),
     "lease": subjects.lease("sweep"),
     "own_intake": subjects.own_intake("check-repo", "ana"),
