@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from benchmarks import classifying, durable, fairness, fan_out, finished, rates, starting
+from benchmarks import classifying, durable, fairness, fan_out, finished, guarding, rates, starting
 from benchmarks.results import Results, table
 from benchmarks.sides import ROOT, Product, Window, empty_home
 from switchgear.loop import run
@@ -23,6 +23,7 @@ PARTS = (
     "starting",
     "imports",
     "classify",
+    "guard",
     "durable",
     "checkpoints",
     "fan-out",
@@ -73,8 +74,7 @@ async def measure(
         await starting.imports(results, tries=plan.tries)
     if "starting" in parts:
         await starting.first_task(home, results, tries=plan.tries)
-    if "classify" in parts:
-        classifying.measure(results, rounds=plan.rounds)
+    await _alone(parts, plan, results)
     if "rates" in parts:
         await rates.measure(
             home, results, rounds=plan.rounds, window=plan.window, hooked=plan.hooked
@@ -90,6 +90,14 @@ async def measure(
     if "finished" in parts:
         await finished.measure(home, results, rounds=plan.rounds, window=plan.window, tasks=tasks)
     return results
+
+
+async def _alone(parts: list[str], plan: Plan, results: Results) -> None:
+    """What needs neither server nor other processes."""
+    if "classify" in parts:
+        classifying.measure(results, rounds=plan.rounds)
+    if "guard" in parts:
+        await guarding.measure(results, rounds=plan.rounds)
 
 
 async def stoppable(work: Coroutine[Any, Any, T]) -> T:

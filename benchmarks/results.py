@@ -99,6 +99,10 @@ class Results(msgspec.Struct, kw_only=True):
     """Microseconds to say what a failure is: median of several kinds of exceptions."""
     classify_slowest_us: float | None = None
     """Of the kind that takes longest."""
+    permit_us: float | None = None
+    """Microseconds from asking a closed breaker to its verdict."""
+    guard_us: float | None = None
+    """The same as the block around a step: place, permit, two looks at the clock, verdict."""
     entry_bytes_submitted: int | None = None
     """Bodies of the product's entries; the bare program's are padded to them."""
     entry_bytes_dispatched: int | None = None
@@ -116,6 +120,7 @@ REACH: dict[str, tuple[str, float]] = {
     "agent_rss_mb": ("<=", 60.0),
     "fairness_p99_ratio": ("<=", 3.0),
     "classify_slowest_us": ("<=", 20.0),
+    "guard_us": ("<=", 5.0),
     "durable_throughput_ratio": (">=", 0.6),
     "checkpoints_throughput_ratio": (">=", 0.6),
 }

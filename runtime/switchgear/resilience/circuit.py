@@ -224,9 +224,11 @@ class Circuit:
         if self._state == "half-open":
             self._probe(now, failed=failed, slow=slow, said=said, kind=kind)
             return
-        totals = self._window.record(now, failed=failed, slow=slow)
-        if self._state == "closed":
-            why = self._too_many(totals)
+        window = self._window
+        window.record(now, failed=failed, slow=slow)
+        # most windows hold nothing that could open it, and most calls pass here
+        if (window.failed or window.slow) and self._state == "closed":
+            why = self._too_many(Totals(window.calls, window.failed, window.slow))
             if why:
                 again = self._level and now - self._closed_at < self._duration
                 self._level = self._level + 1 if again else 1

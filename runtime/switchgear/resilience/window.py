@@ -30,8 +30,13 @@ class Totals(NamedTuple):
 class Window(Protocol):
     """Outcomes of calls, the old ones forgotten. `now` is in seconds of a clock that only runs forward."""
 
-    def record(self, now: float, *, failed: bool, slow: bool) -> Totals:
-        """Take in one call; returns what the window holds with it."""
+    calls: int
+    """What it holds since the last look at the time, as of its other two counts."""
+    failed: int
+    slow: int
+
+    def record(self, now: float, *, failed: bool, slow: bool) -> None:
+        """Take in one call."""
         ...
 
     def totals(self, now: float) -> Totals:
@@ -42,61 +47,59 @@ class Window(Protocol):
 class CountWindow:
     """The last `size` calls."""
 
-    __slots__ = ("_at", "_calls", "_failed", "_ring", "_slow")
+    __slots__ = ("_at", "_ring", "calls", "failed", "slow")
 
     def __init__(self, size: int) -> None:
         self._ring = bytearray(size)
-        self._at = self._calls = self._failed = self._slow = 0
+        self._at = self.calls = self.failed = self.slow = 0
 
-    def record(self, now: float, *, failed: bool, slow: bool) -> Totals:
-        """Take in one call; returns what the window holds with it."""
+    def record(self, now: float, *, failed: bool, slow: bool) -> None:
+        """Take in one call."""
         del now
         ring, at = self._ring, self._at
-        if self._calls == len(ring):
+        if self.calls == len(ring):
             gone = ring[at]
-            self._failed -= gone & _FAILED
-            self._slow -= (gone & _SLOW) >> 1
+            self.failed -= gone & _FAILED
+            self.slow -= (gone & _SLOW) >> 1
         else:
-            self._calls += 1
+            self.calls += 1
         ring[at] = failed * _FAILED + slow * _SLOW
-        self._failed += failed
-        self._slow += slow
+        self.failed += failed
+        self.slow += slow
         self._at = (at + 1) % len(ring)
-        return Totals(self._calls, self._failed, self._slow)
 
     def totals(self, now: float) -> Totals:
         """What the window holds."""
         del now
-        return Totals(self._calls, self._failed, self._slow)
+        return Totals(self.calls, self.failed, self.slow)
 
 
 class TimeWindow:
     """The calls of the last `span` seconds, in parts of a second each, or of a sixtieth of a longer span."""
 
-    __slots__ = ("_calls", "_counts", "_failed", "_newest", "_slow", "_width")
+    __slots__ = ("_counts", "_newest", "_width", "calls", "failed", "slow")
 
     def __init__(self, span: float) -> None:
         parts = min(max(round(span), 1), MAX_BUCKETS)
         self._width = span / parts
         self._counts = [[0, 0, 0] for _ in range(parts)]
         self._newest: int | None = None
-        self._calls = self._failed = self._slow = 0
+        self.calls = self.failed = self.slow = 0
 
-    def record(self, now: float, *, failed: bool, slow: bool) -> Totals:
-        """Take in one call; returns what the window holds with it."""
+    def record(self, now: float, *, failed: bool, slow: bool) -> None:
+        """Take in one call."""
         part = self._part(now)
         part[0] += 1
         part[1] += failed
         part[2] += slow
-        self._calls += 1
-        self._failed += failed
-        self._slow += slow
-        return Totals(self._calls, self._failed, self._slow)
+        self.calls += 1
+        self.failed += failed
+        self.slow += slow
 
     def totals(self, now: float) -> Totals:
         """What the window holds."""
         self._part(now)
-        return Totals(self._calls, self._failed, self._slow)
+        return Totals(self.calls, self.failed, self.slow)
 
     def _part(self, now: float) -> list[int]:
         """The part that `now` falls in, after forgetting those that are too old."""
@@ -106,9 +109,9 @@ class TimeWindow:
             aged = len(counts) if newest is None else min(number - newest, len(counts))
             for old in range(number - aged + 1, number + 1):
                 part = counts[old % len(counts)]
-                self._calls -= part[0]
-                self._failed -= part[1]
-                self._slow -= part[2]
+                self.calls -= part[0]
+                self.failed -= part[1]
+                self.slow -= part[2]
                 part[0] = part[1] = part[2] = 0
             self._newest = number
         else:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Coroutine
+from typing import Any
 
 from switchgear.errors import BreakerOpen
 from switchgear.resilience.breaker import Breaker
@@ -35,18 +37,26 @@ class Dependency:
         wait = self.circuit.wait(now)
         return LOOK_AGAIN if wait is None and self.bulkhead.full else wait
 
-    async def enter(self, now: float) -> None:
-        """Take a place, in turn. Raises BreakerOpen where the breaker would refuse, or there is none in time."""
-        if self.circuit.room(now) == 0:
+    def enter(self, now: float) -> Coroutine[Any, Any, None] | None:
+        """Take a place; returns what to await where it comes in turn. Raises BreakerOpen.
+
+        It is raised where the breaker would refuse, where there is no place and no turn, and while waiting.
+        """
+        circuit = self.circuit
+        if circuit.state != "closed" and circuit.room(now) == 0:
             raise self.refused(now)
         arrival = self.bulkhead.arrive()
-        if arrival == "wait":
-            await self._turn()
-        elif arrival == "full":
+        if arrival == "pass":
+            return None
+        if arrival == "full":
             raise self._full(f"{self.bulkhead.waiting} calls wait for a place already")
+        return self._turn()
 
     def leave(self) -> None:
         """Give the place to whoever has waited longest."""
+        if not self._turns:
+            self.bulkhead.leave()
+            return
         # who was cancelled has not left the queue yet
         turn = next((one for one in self._turns if not one.done()), None)
         if turn is None:

@@ -104,9 +104,11 @@ class _Guarded:
         met = MET.get()
         if met is not None:
             met.add(one.name)
-        one.asked = self._monotonic()
-        await one.enter(one.asked)
-        now = self._monotonic()
+        one.asked = now = self._monotonic()
+        turn = one.enter(now)
+        if turn is not None:
+            await turn
+            now = self._monotonic()
         permit = one.circuit.acquire(now)
         if permit == REFUSED:
             one.leave()

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import classifying, durable, fan_out, finished, rates
+from benchmarks import classifying, durable, fan_out, finished, guarding, rates
 from benchmarks.bare import wire
 from benchmarks.echo import REQUEST
 from benchmarks.results import REACH, Results, paired, table
@@ -44,6 +44,8 @@ PROMISED = {
     "fairness_p99_ratio",
     "classify_us",
     "classify_slowest_us",
+    "permit_us",
+    "guard_us",
     "finished_throughput_ratio",
     "finished_p50_ratio",
     "durable_throughput",
@@ -140,6 +142,17 @@ def test_each_kind_of_failure_is_measured() -> None:
     assert 0 < results.classify_us <= results.classify_slowest_us
 
 
+async def test_permits_are_measured_alone_and_around_a_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(guarding, "CALLS", 5)
+    results = Results()
+    await guarding.measure(results, rounds=1)
+    assert results.permit_us is not None
+    assert results.guard_us is not None
+    assert min(results.permit_us, results.guard_us) > 0
+
+
 @pytest.mark.slow
 @pytest.mark.integration
 async def test_product_and_bare_programs_run_side_by_side(
@@ -152,6 +165,8 @@ async def test_product_and_bare_programs_run_side_by_side(
     others = (
         "agent_",
         "classify_",
+        "permit_",
+        "guard_",
         "fairness_",
         "finished_",
         "durable_",
