@@ -1,7 +1,7 @@
 """What the services of this package say to each other: requests and reports.
 
-A tree is named by its path, so `check-repo` and the four checks that it calls run on one host, or
-share the file system. Reports are bounded: counts are complete, lists hold the first or worst few.
+A tree travels as an artifact, so services need no disk in common; one on the agent's own host may be named by its path
+instead. Reports are bounded: counts are complete, lists hold the first or worst few.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
+
+from switchgear import Artifact
 
 Path = Annotated[str, Meta(min_length=1, max_length=4096)]
 """Absolute path of a checked-out git tree on the agent's host."""
@@ -27,25 +29,37 @@ class RepoRequest(Struct, frozen=True, kw_only=True):
 class LintRequest(Struct, frozen=True, kw_only=True):
     """Which tree to lint."""
 
-    path: Path
+    path: Path | None = None
+    """Of a git tree on the agent's host; read as it is."""
+    tree: Artifact | None = None
+    """A bare repository whose HEAD is the commit; it goes before the path."""
 
 
 class SuiteRequest(Struct, frozen=True, kw_only=True):
     """Whose tests to run: those of the commit checked out there. Executes the tree's code."""
 
-    path: Path
+    path: Path | None = None
+    """Of a git tree on the agent's host; read as it is."""
+    tree: Artifact | None = None
+    """A bare repository whose HEAD is the commit; it goes before the path."""
 
 
 class ScanRequest(Struct, frozen=True, kw_only=True):
     """Which tree to search for secrets."""
 
-    path: Path
+    path: Path | None = None
+    """Of a git tree on the agent's host; read as it is."""
+    tree: Artifact | None = None
+    """A bare repository whose HEAD is the commit; it goes before the path."""
 
 
 class MetricsRequest(Struct, frozen=True, kw_only=True):
     """Which tree to measure."""
 
-    path: Path
+    path: Path | None = None
+    """Of a git tree on the agent's host; read as it is."""
+    tree: Artifact | None = None
+    """A bare repository whose HEAD is the commit; it goes before the path."""
 
 
 class LintFinding(Struct, frozen=True):

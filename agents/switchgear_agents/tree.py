@@ -1,4 +1,8 @@
-"""Reads a checked-out git tree, and runs git so that nothing of the tree is executed."""
+"""Reads git trees, and runs git so that nothing of the tree is executed.
+
+A tree is a work tree on this host, or a bare repository with the one commit that is checked: the form in which trees
+travel, whose files are checked out again where they are needed.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from switchgear_agents.programs import Refused, tool
+from switchgear_agents.places import tool
+from switchgear_agents.refusals import Refused
 
 _QUIET = {
     # No prompt by git or ssh, no download of large files, no lock taken only to speed up reading.
@@ -48,9 +53,8 @@ def git(*args: str, cwd: str | Path | None = None) -> subprocess.CompletedProces
 
 
 def tracked(path: str) -> list[str]:
-    """Tracked regular files of the tree, relative: no links, no submodules. Raises `Refused`."""
-    if not Path(path).is_absolute() or not Path(path).is_dir():
-        raise Refused(f"{path} is not an absolute path of a directory on this agent's host")
+    """Tracked regular files of the work tree, relative: no links, no submodules. Raises `Refused`."""
+    _need_directory(path)
     listed = git("ls-files", "-z", "--stage", "--cached", cwd=path)
     if listed.returncode:
         raise Refused(f"{path} cannot be read as a git tree: {listed.stderr.strip()}")
@@ -71,11 +75,22 @@ def readable(path: str, names: Iterable[str]) -> tuple[list[str], int]:
 
 
 @contextmanager
+def opened(path: str) -> Generator[str]:
+    """A work tree as it is; of a bare repository a clone, gone at the end. Raises `Refused`."""
+    _need_directory(path)
+    if git("rev-parse", "--is-bare-repository", cwd=path).stdout.strip() != "true":
+        yield path
+        return
+    with copied(path) as copy:
+        yield str(copy)
+
+
+@contextmanager
 def copied(path: str) -> Generator[Path]:
     """A clone of the tree's commit that may be written, gone at the end. Raises `Refused`."""
-    tracked(path)
+    _need_directory(path)
     with TemporaryDirectory(prefix="sg-", ignore_cleanup_errors=True) as directory:
-        copy = Path(directory) / "tree"
+        copy = Path(directory).resolve() / "tree"
         cloned = git("clone", "--quiet", "--template=", "--", path, str(copy), cwd=directory)
         if cloned.returncode:
             raise Refused(f"{path} cannot be copied: {cloned.stderr.strip()}")
@@ -85,6 +100,11 @@ def copied(path: str) -> Generator[Path]:
 def with_suffix(names: Sequence[str], *suffixes: str) -> list[str]:
     """The names that end so."""
     return [name for name in names if name.endswith(suffixes)]
+
+
+def _need_directory(path: str) -> None:
+    if not Path(path).is_absolute() or not Path(path).is_dir():
+        raise Refused(f"{path} is not an absolute path of a directory on this agent's host")
 
 
 def _is_text(file: Path) -> bool:

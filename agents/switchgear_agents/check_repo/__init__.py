@@ -9,14 +9,16 @@ switchgear agent run switchgear_agents.check_repo:agent
 from __future__ import annotations
 
 import asyncio
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
-from switchgear import Agent, Capability, Context, ProtocolError, TaskFailed, WaitTimeout
-from switchgear_agents.check_repo.checkout import check_out
-from switchgear_agents.check_repo.verdict import Ended, merge
-from switchgear_agents.programs import GIT_HOME, Needs, answer, git_reads
+from switchgear import Agent, Artifact, Capability, Context, ProtocolError, TaskFailed, WaitTimeout
+from switchgear_agents.check_repo.checkout import TREE, fetch, look
+from switchgear_agents.check_repo.verdict import Checkout, Ended, merge
+from switchgear_agents.places import GIT_HOME, git_dirs, git_reads
+from switchgear_agents.programs import Needs, answer, produce
 from switchgear_agents.repository import (
     LintReport,
     LintRequest,
@@ -38,6 +40,7 @@ TEST = Capability("python-test", SuiteRequest, SuiteReport)
 SECRETS = Capability("secret-scan", ScanRequest, ScanReport)
 METRICS = Capability("code-metrics", MetricsRequest, MetricsReport)
 
+CHECKOUT = timedelta(minutes=10)
 CHECK = timedelta(minutes=25)
 """Longest wait for one check, queueing included."""
 
@@ -64,27 +67,32 @@ async def check_repo(request: RepoRequest, ctx: Context) -> RepoReport:
     Checks a commit, never uncommitted changes; the tests of the repository are executed.
     """
     ctx.progress(0.0, f"checking out {request.source}")
-    checkout = await answer(
-        ctx, "checkout", check_out, _needs(request.source), request.source, request.ref or ""
-    )
+    checkout, tree = await _check_out(ctx, request.source, request.ref or "")
     tally = _Tally(ctx, parts=5)
     tally.done(f"checked out {checkout.commit[:12]}")
-    path = checkout.path
     lint, tests, secrets, metrics = await ctx.gather(
-        _ask(ctx, tally, LINT, LintRequest(path=path)),
-        _ask(ctx, tally, TEST, SuiteRequest(path=path)),
-        _ask(ctx, tally, SECRETS, ScanRequest(path=path)),
-        _ask(ctx, tally, METRICS, MetricsRequest(path=path)),
+        _ask(ctx, tally, LINT, LintRequest(tree=tree)),
+        _ask(ctx, tally, TEST, SuiteRequest(tree=tree)),
+        _ask(ctx, tally, SECRETS, ScanRequest(tree=tree)),
+        _ask(ctx, tally, METRICS, MetricsRequest(tree=tree)),
     )
     return merge(checkout, lint=lint, tests=tests, secrets=secrets, metrics=metrics)
 
 
-def _needs(source: str) -> Needs:
-    """Of a checkout: the repository, or the network and what git knows of its hosts."""
-    time, caches = timedelta(minutes=10), ("checkouts",)
-    if Path(source).is_absolute():
-        return Needs(time, git_reads(str(Path(source).resolve())), caches)
-    return Needs(time, (), caches, network=True, home=GIT_HOME)
+async def _check_out(ctx: Context, source: str, ref: str) -> tuple[Checkout, Artifact]:
+    """Fetch the commit into a repository that travels: from one on this host, or by the network."""
+    leaves = {TREE: TREE}
+    if not Path(source).is_absolute():
+        needs = Needs(CHECKOUT, network=True, home=GIT_HOME, outputs=leaves)
+        commit, outputs = await produce(ctx, "checkout", fetch, needs, source, ref)
+        return Checkout(commit=commit, source=source), outputs[TREE]
+    # It may be a folder within the repository, and files that are not committed are on this host only.
+    real = os.path.realpath(source)  # noqa: ASYNC240 - one look
+    needs = Needs(CHECKOUT, git_reads(real), host=True)
+    found = await answer(ctx, "source", look, needs, real, ref)
+    needs = Needs(CHECKOUT, git_dirs(found.top), outputs=leaves)
+    commit, outputs = await produce(ctx, "checkout", fetch, needs, found.top, found.commit)
+    return Checkout(commit=commit, source=source, notes=found.notes), outputs[TREE]
 
 
 async def _ask(

@@ -1,30 +1,27 @@
-"""Makes a checkout of one commit in the user's cache; runs in a process of `check-repo`.
+"""Finds a commit in a repository, and fetches it alone into a bare one; two programs of `check-repo`.
 
-The source's own tree and git directory are only read. Nothing of it is executed: no hooks, filters
-or submodules.
+The source's own tree and git directory are only read. Nothing of it is executed: no hooks, filters or submodules.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
-import shutil
-import time
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from switchgear_agents.programs import Refused, Temporary, cache_directory
+from switchgear_agents.refusals import Refused, Temporary
 from switchgear_agents.tree import git
+
+TREE = "tree"
+"""What the fetched commit's repository is called, in the working directory."""
 
 _REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/@+-]*")
 """Stricter than git: no options, no refspecs, no expressions."""
 _SSH = re.compile(r"(?!-)[A-Za-z0-9._-]+@(?!-)[A-Za-z0-9.-]+:(?!-)\S+")
 """The short form of an ssh URL, user@host:path."""
-_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _PASSING = (
     "could not resolve",
     "timed out",
@@ -36,35 +33,51 @@ _PASSING = (
     "temporar",
 )
 """What git says, in lower case, when the network or the host failed and not the request."""
-_KEEP = 24 * 3600
-"""Seconds that a checkout outlives its last use."""
 
 
-class Checkout(Struct, frozen=True, kw_only=True):
-    """A commit's files on this host."""
+class Source(Struct, frozen=True, kw_only=True):
+    """A commit of a repository on this host."""
 
-    path: str
+    top: str
+    """Root of its work tree, or a bare repository."""
     commit: str
-    source: str
     notes: list[str] = []
 
 
-def check_out(source: str, ref: str = "") -> Checkout:
-    """Check out what `ref` names, or HEAD where it is empty. Raises `Refused`, `Temporary`."""
-    if ref and (not _REF.fullmatch(ref) or ".." in ref):
-        raise Refused(f"{ref!r} is no branch, tag or commit")
-    _forget_old()
+def look(source: str, ref: str = "") -> Source:
+    """Find what `ref` names, or HEAD where it is empty, at an absolute path. Raises `Refused`."""
+    _check_ref(ref)
     local = _local(source)
     if local is None:
-        path, commit = _fetch(source, ref or "HEAD")
-        return Checkout(path=path, commit=commit, source=source)
+        raise Refused(f"{source!r} is no absolute path")
     top = _top(local)
-    wanted = _resolve(top, ref or "HEAD")
-    path, commit = _fetch(str(top), wanted)
+    commit = _resolve(top, ref or "HEAD")
     notes = [] if top == local else [f"{source} lies in the repository {top}, which was checked"]
-    if wanted == _resolve(top, "HEAD"):
-        notes += _changes(Path(path), top, commit)
-    return Checkout(path=path, commit=commit, source=source, notes=notes)
+    if commit == _resolve(top, "HEAD"):
+        notes += _changes(top, commit)
+    return Source(top=str(top), commit=commit, notes=notes)
+
+
+def fetch(source: str, wanted: str = "", into: str = TREE) -> str:
+    """Make a bare repository with this one commit, without history; `wanted`: HEAD where it is empty.
+
+    Returns the commit. Raises `Refused`, `Temporary`.
+    """
+    _check_ref(wanted)
+    _local(source)
+    home = Path(into).absolute()
+    home.mkdir()
+    _run("init", "--quiet", "--bare", "--template=", "--initial-branch=checked", cwd=home)
+    _run("fetch", "--quiet", "--depth=1", "--no-tags", "--", source, wanted or "HEAD", cwd=home)
+    commit = _run("rev-parse", "--verify", "FETCH_HEAD^{commit}", cwd=home).strip()
+    _run("update-ref", "HEAD", commit, cwd=home)
+    (home / "FETCH_HEAD").unlink()
+    return commit
+
+
+def _check_ref(ref: str) -> None:
+    if ref and (not _REF.fullmatch(ref) or ".." in ref):
+        raise Refused(f"{ref!r} is no branch, tag or commit")
 
 
 def _local(source: str) -> Path | None:
@@ -105,48 +118,6 @@ def _resolve(top: Path, ref: str) -> str:
     raise Refused(f"{top} has no branch, tag or commit {ref}")
 
 
-def _fetch(source: str, wanted: str) -> tuple[str, str]:
-    """Path and commit of a checkout without history; one that is there already is used again."""
-    root = cache_directory("checkouts")
-    prefix = hashlib.sha256(source.encode()).hexdigest()[:12]
-    if _COMMIT.fullmatch(wanted) and _reusable(root / f"{prefix}-{wanted[:16]}", wanted):
-        return str(root / f"{prefix}-{wanted[:16]}"), wanted
-    made = Path(mkdtemp(prefix="new-", dir=root))
-    try:
-        _run("init", "--quiet", "--template=", cwd=made)
-        _run("fetch", "--quiet", "--depth=1", "--no-tags", "--", source, wanted, cwd=made)
-        commit = _run("rev-parse", "--verify", "FETCH_HEAD^{commit}", cwd=made).strip()
-        _run("checkout", "--quiet", "--detach", commit, cwd=made)
-        home = root / f"{prefix}-{commit[:16]}"
-        _place(made, home, commit)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
-    return str(home), commit
-
-
-def _place(made: Path, home: Path, commit: str) -> None:
-    """Give the checkout its name at once and complete, unless somebody was faster."""
-    if _reusable(home, commit):
-        return
-    shutil.rmtree(home, ignore_errors=True)
-    try:
-        made.rename(home)
-    except OSError:
-        if not _reusable(home, commit):
-            raise
-
-
-def _reusable(home: Path, commit: str) -> bool:
-    """Whether the checkout is there and nobody changed it; marks it as used."""
-    if not home.is_dir():
-        return False
-    state = git("rev-parse", "HEAD", cwd=home), git("status", "--porcelain", cwd=home)
-    if state[0].stdout.strip() == commit and not state[1].stdout:
-        os.utime(home)
-        return True
-    return False
-
-
 def _run(*args: str, cwd: Path) -> str:
     ran = git(*args, cwd=cwd)
     if ran.returncode == 0:
@@ -157,25 +128,26 @@ def _run(*args: str, cwd: Path) -> str:
     raise Refused(f"git {args[0]} failed: {text}")
 
 
-def _changes(home: Path, top: Path, commit: str) -> list[str]:
+def _changes(top: Path, commit: str) -> list[str]:
     """A note on what the work tree holds beyond the commit.
 
-    Compared through the checkout's own git directory: the source's configuration could name
+    Compared through a git directory of our own that borrows the objects: the source's configuration could name
     programs to run.
     """
-    status = git(
-        f"--git-dir={home / '.git'}", f"--work-tree={top}", "status", "--porcelain", "-z", cwd=top
-    )
+    objects = git("rev-parse", "--path-format=absolute", "--git-path", "objects", cwd=top)
+    with TemporaryDirectory(prefix="sg-") as folder:
+        own = Path(folder) / "own.git"
+        git("init", "--quiet", "--bare", "--template=", str(own))
+        borrowed = own / "objects" / "info" / "alternates"
+        borrowed.parent.mkdir(parents=True, exist_ok=True)
+        borrowed.write_text(objects.stdout, "utf-8")
+        at = (f"--git-dir={own}", f"--work-tree={top}")
+        git(*at, "update-ref", "HEAD", commit, cwd=top)
+        git(*at, "read-tree", commit, cwd=top)
+        status = git(*at, "status", "--porcelain", "-z", cwd=top)
     changed = [entry for entry in status.stdout.split("\0") if entry]
     if status.returncode or not changed:
         return []
     return [
         f"{len(changed)} files differ from commit {commit[:12]} or are new: they were not checked"
     ]
-
-
-def _forget_old() -> None:
-    oldest = time.time() - _KEEP  # noqa: TID251 - compared with times of files, which are wall times
-    for home in cache_directory("checkouts").iterdir():
-        if home.stat().st_mtime < oldest:
-            shutil.rmtree(home, ignore_errors=True)

@@ -6,7 +6,6 @@ from typing import Generic, TypeVar
 
 from msgspec import Struct
 
-from switchgear_agents.check_repo.checkout import Checkout
 from switchgear_agents.repository import (
     Check,
     CheckStatus,
@@ -23,6 +22,14 @@ Report = TypeVar("Report")
 FINDINGS = 20
 _EACH = 5
 """Findings that one check may contribute, so that none hides the others."""
+
+
+class Checkout(Struct, frozen=True, kw_only=True):
+    """Which commit was checked."""
+
+    commit: str
+    source: str
+    notes: list[str] = []
 
 
 class Ended(Struct, Generic[Report], frozen=True, kw_only=True):

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import msgspec
 
-from switchgear_agents.programs import Refused, tool
+from switchgear_agents.places import tool
+from switchgear_agents.refusals import Refused
 from switchgear_agents.repository import LintFinding, LintReport
-from switchgear_agents.tree import tracked, with_suffix
+from switchgear_agents.tree import opened, tracked, with_suffix
 
 FIRST = 50
 _MESSAGE = 300
@@ -34,6 +35,11 @@ class _Diagnostic(msgspec.Struct):
 
 def lint(path: str) -> LintReport:
     """Lint the tree; raises `Refused` for something that is no tree."""
+    with opened(path) as tree:
+        return _lint(tree)
+
+
+def _lint(path: str) -> LintReport:
     files = tracked(path)
     notes: list[str] = []
     own = _has_rules(path, files)

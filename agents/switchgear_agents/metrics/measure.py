@@ -13,7 +13,7 @@ from importlib.metadata import version
 from typing import Protocol, cast
 
 from switchgear_agents.repository import ComplexFunction, MetricsReport
-from switchgear_agents.tree import readable, tracked
+from switchgear_agents.tree import opened, readable, tracked
 
 WORST = 10
 COMPLEX = 15
@@ -41,6 +41,11 @@ class _File(Protocol):
 
 def measure(path: str) -> MetricsReport:
     """Measure the tree; raises `Refused` for something that is no tree."""
+    with opened(path) as tree:
+        return _measure(tree)
+
+
+def _measure(path: str) -> MetricsReport:
     names, _ = readable(path, tracked(path))
     languages: Counter[str] = Counter()
     functions: list[ComplexFunction] = []

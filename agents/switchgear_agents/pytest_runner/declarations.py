@@ -11,7 +11,9 @@ from pathlib import Path
 
 import msgspec
 
-from switchgear_agents.programs import Refused
+from switchgear_agents.pytest_runner import backend
+from switchgear_agents.pytest_runner.backend import Backend
+from switchgear_agents.refusals import Refused
 
 NAMES = ("test", "tests", "testing", "dev")
 """Names of extras and dependency groups that hold what tests need, most specific first."""
@@ -22,7 +24,7 @@ _LISTS = (
     "requirements-dev.txt",
 )
 _LEGACY = ("setup.py", "setup.cfg", "requirements.txt")
-_SCHEME = "1"
+_SCHEME = "2"
 """Changes when environments are built otherwise than before."""
 
 
@@ -73,6 +75,8 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     lists: tuple[str, ...] = ()
     """Requirements files, relative to the tree."""
     constraints: tuple[str, ...] = ()
+    backend: Backend | None = None
+    """What builds the project; None: it is none."""
     arguments: tuple[str, ...] | None = None
     """For pytest; None: its own configuration decides."""
 
@@ -104,6 +108,7 @@ def declared(tree: Path) -> Declared:
         groups=groups,
         lists=lists,
         constraints=tuple(check.constraints),
+        backend=None if project_file is None else backend.read(pyproject.build),
         arguments=None if check.tests is None else tuple(check.tests),
     )
 

@@ -1,7 +1,7 @@
 """Builds the environment with a tree's test dependencies, once for each digest of them.
 
-The environment holds dependencies only and lies in the user's cache; the tree itself comes on top
-in each run (`suite`).
+The environment holds dependencies only, of the tree and of its build, and lies in the user's cache; the tree itself
+comes on top in each run (`suite`), without the network.
 """
 
 from __future__ import annotations
@@ -17,11 +17,15 @@ from pathlib import Path
 
 import msgspec
 
-from switchgear_agents.programs import Refused, Temporary, cache_directory, tool
+from switchgear_agents.places import cache_directory, tool
+from switchgear_agents.pytest_runner import backend
 from switchgear_agents.pytest_runner.declarations import Declared, declared, has_tests
+from switchgear_agents.refusals import Refused, Temporary
 from switchgear_agents.tree import copied, tracked
 
 _READY = "switchgear.json"
+_OTHERS = ("VIRTUAL_ENV", "PYTHONPATH")
+"""Variables that would lead uv to another environment."""
 _KEPT = 8
 """Environments kept: the ones used last."""
 _NETWORK = ("error sending request", "failed to fetch", "timed out", "dns error", "connection")
@@ -58,8 +62,13 @@ def prepare(tree: Path, wanted: Declared) -> Environment:
 
 
 def using(home: Path) -> AbstractContextManager[None]:
-    """While this lasts, nobody removes or rebuilds the environment."""
+    """While this lasts, nobody removes or rebuilds the environment. Waits for who is doing that."""
     return _locked(home, fcntl.LOCK_SH)
+
+
+def usable(home: Path) -> bool:
+    """Whether the environment is there; then it counts as used now."""
+    return _made(home) is not None
 
 
 def python(environment: str | Path) -> str:
@@ -72,7 +81,7 @@ def uv(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [tool("uv"), "--quiet", "--no-progress", *args],
         cwd=cwd,
-        env={k: v for k, v in os.environ.items() if k != "VIRTUAL_ENV"},
+        env={k: v for k, v in os.environ.items() if k not in _OTHERS},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
@@ -98,6 +107,11 @@ def _build(tree: Path, wanted: Declared, home: Path) -> Environment:
         ran = uv(*install, *requirements, *constraints, cwd=tree)
         if ran.returncode:
             raise _failure(ran.stderr)
+    if wanted.backend is not None:
+        # Where one of these fails, the suite tests the project from its path, and says so.
+        uv(*install, *wanted.backend.requires, cwd=tree)
+        if more := backend.asked(wanted.backend, python(home), tree):
+            uv(*install, *more, cwd=tree)
     return Environment(path=str(home), origin=wanted.origin or "pytest alone", notes=notes)
 
 

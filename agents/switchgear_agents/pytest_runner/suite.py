@@ -1,7 +1,8 @@
 """Runs the tests of a tree's commit in a copy of its own and reads their report.
 
-The copy is installed, editable, into a virtual environment of this run only, which sees the shared
-environment's packages: what tests write or install is gone afterwards.
+The copy is installed, editable, into a virtual environment of this run only, which sees the shared environment's
+packages: what tests write or install is gone afterwards. Needs no network; in an image, the interpreter is the
+image's, and of the shared environment only packages and scripts are used.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 import threading
 from collections import deque
 from contextlib import suppress
@@ -17,10 +19,11 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from switchgear_agents.programs import NETWORK
+from switchgear_agents.places import OWN_BIN
 from switchgear_agents.pytest_runner import junit
 from switchgear_agents.pytest_runner.declarations import Declared, declared
-from switchgear_agents.pytest_runner.environment import Environment, prepare, python, using, uv
+from switchgear_agents.pytest_runner.environment import python, uv
+from switchgear_agents.refusals import Refused
 from switchgear_agents.repository import SuiteReport
 from switchgear_agents.tree import copied
 
@@ -36,33 +39,38 @@ _NO_TESTS = 5
 """Exit code of pytest that collected nothing."""
 
 
-def run_suite(path: str, limit: float) -> SuiteReport:
-    """Run the tests for at most `limit` seconds; raises `Refused` for something that is no tree."""
+def run_suite(path: str, limit: float, shared: str) -> SuiteReport:
+    """Run the tests for at most `limit` seconds; raises `Refused` for something that is no tree.
+
+    `shared`: the environment with what they need.
+    """
     with copied(path) as tree:
         wanted = declared(tree)
-        shared = prepare(tree, wanted)
-        with using(Path(shared.path)):
-            own = tree.parent / "venv"
-            notes = _install(tree, own, shared, wanted)
-            (tree.parent / "tmp").mkdir()
-            report = tree.parent / "junit.xml"
-            code, output = _pytest(tree, own, shared, wanted, report, limit)
+        own = tree.parent / "venv"
+        notes = _install(tree, own, Path(shared), wanted)
+        (tree.parent / "tmp").mkdir()
+        report = tree.parent / "junit.xml"
+        code, output = _pytest(tree, own, wanted, report, limit)
         return _judge(code, output, report, limit, notes)
 
 
-def _install(tree: Path, own: Path, shared: Environment, wanted: Declared) -> list[str]:
+def _install(tree: Path, own: Path, shared: Path, wanted: Declared) -> list[str]:
     """Make the run's environment and put the tree into it; returns what the reader should know."""
-    uv("venv", "--no-project", "--python", python(shared.path), str(own), cwd=tree)
-    packages = next(Path(shared.path).glob("lib/python*/site-packages"))
+    made = uv("venv", "--no-project", "--offline", "--python", sys.executable, str(own), cwd=tree)
+    if made.returncode:
+        raise Refused(f"uv cannot make an environment: {made.stderr.strip()}")
+    packages = next(shared.glob("lib/python*/site-packages"))
     link = next(own.glob("lib/python*/site-packages")) / "_shared.pth"
     # addsitedir, not the bare path: .pth files of the shared environment count too.
     link.write_text(f"import site; site.addsitedir({str(packages)!r})\n", "utf-8")
+    _take_scripts(shared, own)
     source = link.with_name("_source.pth")
     if wanted.project is None:
         source.write_text(f"{tree / 'src'}\n", "utf-8")
         return []
     to = ["--python", python(own), "--no-deps", "--editable", str(tree)]
-    installed = uv("pip", "install", *to, cwd=tree)
+    here = ["--offline", "--no-build-isolation", "--no-cache"]
+    installed = uv("pip", "install", *here, *to, cwd=tree)
     if installed.returncode == 0:
         return []
     source.write_text(f"{tree / 'src'}\n", "utf-8")
@@ -70,8 +78,24 @@ def _install(tree: Path, own: Path, shared: Environment, wanted: Declared) -> li
     return [f"the tree could not be installed and was tested from its path: {why}"]
 
 
+def _take_scripts(shared: Path, own: Path) -> None:
+    """Programs of the shared environment, for this run's interpreter: an image does not have the other one."""
+    theirs = f"#!{shared / 'bin' / 'python'}".encode()
+    for file in (shared / "bin").iterdir():
+        place = own / "bin" / file.name
+        if place.exists() or file.is_symlink() or not file.is_file():
+            continue
+        with file.open("rb") as script:
+            first = script.readline(len(theirs) + 16)
+            if first.startswith(theirs):
+                place.write_bytes(f"#!{python(own)}\n".encode() + script.read())
+                place.chmod(0o755)
+            else:
+                place.symlink_to(file)
+
+
 def _pytest(
-    tree: Path, own: Path, shared: Environment, wanted: Declared, report: Path, limit: float
+    tree: Path, own: Path, wanted: Declared, report: Path, limit: float
 ) -> tuple[int | None, str]:
     """Exit code of pytest, None when its time was up, and the end of its output."""
     command = [python(own), "-m", "pytest", *(wanted.arguments or ())]
@@ -81,7 +105,7 @@ def _pytest(
     with subprocess.Popen(
         command,
         cwd=tree,
-        env=_environment(tree, own, shared),
+        env=_environment(tree, own),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -96,12 +120,13 @@ def _pytest(
         return code, b"".join(kept).decode(errors="replace")
 
 
-def _environment(tree: Path, own: Path, shared: Environment) -> dict[str, str]:
-    """The step's clean environment without what was added for uv, and with the run's own places."""
-    kept = {name: value for name, value in os.environ.items() if name not in NETWORK}
-    paths = (str(own / "bin"), str(Path(shared.path) / "bin"), kept.get("PATH", os.defpath))
+def _environment(tree: Path, own: Path) -> dict[str, str]:
+    """The step's clean environment without what is the agent's, and with the run's own places."""
+    kept = dict(os.environ)
+    tools = kept.pop(OWN_BIN, "")
+    paths = [part for part in kept.get("PATH", os.defpath).split(os.pathsep) if part != tools]
     return kept | {
-        "PATH": os.pathsep.join(paths),
+        "PATH": os.pathsep.join((str(own / "bin"), *paths)),
         "VIRTUAL_ENV": str(own),
         "TMPDIR": str(tree.parent / "tmp"),
     }

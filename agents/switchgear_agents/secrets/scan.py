@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from switchgear_agents.repository import ScanReport, SecretFinding
-from switchgear_agents.tree import readable, tracked
+from switchgear_agents.tree import opened, readable, tracked
 
 FIRST = 50
 _MANY = 16
@@ -45,6 +45,11 @@ class _Baseline(msgspec.Struct):
 
 def scan(path: str) -> ScanReport:
     """Search the tree; raises `Refused` for something that is no tree."""
+    with opened(path) as tree:
+        return _scan(tree)
+
+
+def _scan(path: str) -> ScanReport:
     files, skipped = readable(path, tracked(path))
     files = [file for file in files if file != _BASELINE]
     with chdir(path):

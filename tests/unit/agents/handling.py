@@ -4,20 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+from switchgear import ids
 from switchgear.agent.context import Context
 from switchgear.agent.run import Run
 from switchgear.agent.step import run_step
 from switchgear.agent.task_info import TaskInfo
+from switchgear.bus.port import Blobs
+from switchgear.contract.artifact import BYTES, Artifact
 from switchgear.contract.capability import reference
 from switchgear.errors import NotDeclared
-from switchgear.steps import runner
+from switchgear.steps import packing, runner
 from switchgear.steps.result import RunResult
 from switchgear.steps.spec import StepSpec
 
 Answers = dict[str, Callable[[Any], Any]]
+
+
+class Kept:
+    """Artifacts' bytes by digest."""
+
+    def __init__(self) -> None:
+        self.all: dict[str, bytes] = {}
+
+    async def put(self, data: bytes) -> str:
+        digest = ids.digest(data)
+        self.all[digest] = data
+        return digest
+
+    async def get(self, digest: str) -> bytes:
+        return self.all[digest]
 
 
 class _Answered(Context):
@@ -28,6 +47,7 @@ class _Answered(Context):
         self._answers = answers
         self._declared = declared
         self._messages = messages
+        self._kept = Kept()
 
     @property
     def task(self) -> TaskInfo:
@@ -37,7 +57,17 @@ class _Answered(Context):
         return (await run_step(key, fn, args, kwargs)).value
 
     async def run(self, key: str, spec: StepSpec) -> RunResult:
-        return await runner.run(spec, key=key)
+        return await runner.run(spec, key=key, blobs=cast("Blobs", self._kept))
+
+    async def save(
+        self, key: str, data: bytes | Path, *, name: str = "", media_type: str = BYTES
+    ) -> Artifact:
+        assert isinstance(data, bytes)
+        await self._kept.put(data)
+        return packing.packed(data, name or key, media_type=media_type).artifact
+
+    async def load(self, artifact: Artifact) -> bytes:
+        return await self._kept.get(artifact.digest)
 
     async def call(self, capability: Any, input: Any, **_options: Any) -> Any:
         name = reference(capability).name

@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import pytest
 
-from switchgear_agents.check_repo.checkout import check_out
-from switchgear_agents.programs import Refused, Temporary
-from switchgear_agents.tree import git
+from switchgear_agents.check_repo.checkout import Source, fetch, look
+from switchgear_agents.places import git_dirs
+from switchgear_agents.refusals import Refused, Temporary
+from switchgear_agents.tree import git, opened, tracked
 from tests.unit.agents.repositories import Repository
 
 
-def test_the_commit_is_checked_out_and_the_source_left_as_it_was(
-    repository: Repository, cache: Path
-) -> None:
+class Made(NamedTuple):
+    """What was found, and the fetched commit checked out again."""
+
+    source: Source
+    files: dict[str, str]
+
+
+def check_out(source: str, ref: str = "") -> Made:
+    """Both programs, one after the other, as the service runs them."""
+    found = look(source, ref)
+    with TemporaryDirectory() as folder:
+        bare = Path(folder) / "tree"
+        assert fetch(found.top, found.commit, str(bare)) == found.commit
+        with opened(str(bare)) as tree:
+            files = {name: (Path(tree) / name).read_text("utf-8") for name in tracked(tree)}
+    return Made(found, files)
+
+
+def test_the_commit_is_checked_out_and_the_source_left_as_it_was(repository: Repository) -> None:
     commit = repository.commit(a="committed")
     before = sorted(str(file) for file in repository.path.rglob("*"))
     made = check_out(str(repository))
-    assert (made.commit, made.source, made.notes) == (commit, str(repository), [])
-    assert Path(made.path).is_relative_to(cache / "checkouts")
-    assert (Path(made.path) / "a").read_text("utf-8") == "committed"
+    assert made.source == Source(top=str(repository), commit=commit)
+    assert made.files == {"a": "committed"}
     assert sorted(str(file) for file in repository.path.rglob("*")) == before
 
 
@@ -29,9 +46,9 @@ def test_changes_that_are_not_committed_are_noted(repository: Repository) -> Non
     repository.commit(a="committed", _dot_gitignore="ignored\n")
     repository.write(a="changed", new="new", ignored="x")
     made = check_out(str(repository))
-    assert (Path(made.path) / "a").read_text("utf-8") == "committed"
-    assert len(made.notes) == 1
-    assert made.notes[0].startswith("2 files differ from commit")
+    assert made.files["a"] == "committed"
+    assert len(made.source.notes) == 1
+    assert made.source.notes[0].startswith("2 files differ from commit")
 
 
 def test_a_ref_names_the_commit(repository: Repository) -> None:
@@ -39,50 +56,43 @@ def test_a_ref_names_the_commit(repository: Repository) -> None:
     repository.git("tag", "--annotate", "--message=one", "v1.0")
     repository.commit(a="2")
     for ref in ("v1.0", first, first[:10]):
-        assert check_out(str(repository), ref).commit == first
+        assert look(str(repository), ref).commit == first
     repository.write(a="3")
-    assert check_out(str(repository), "v1.0").notes == []
-
-
-def test_a_checkout_is_used_again_until_somebody_changed_it(repository: Repository) -> None:
-    repository.commit(a="1")
-    path = Path(check_out(str(repository)).path)
-    inode = path.stat().st_ino
-    assert check_out(str(repository)).path == str(path)
-    assert path.stat().st_ino == inode
-    (path / "a").write_text("tampered", "utf-8")
-    check_out(str(repository))
-    assert (path / "a").read_text("utf-8") == "1"
-
-
-def test_checkouts_that_nobody_used_for_a_day_are_removed(
-    repository: Repository, cache: Path
-) -> None:
-    old = cache / "checkouts" / "old"
-    old.mkdir(parents=True)
-    os.utime(old, (0, 0))
-    repository.commit(a="1")
-    check_out(str(repository))
-    assert not old.exists()
+    assert look(str(repository), "v1.0").notes == []
 
 
 def test_a_path_within_a_repository_stands_for_all_of_it(repository: Repository) -> None:
     commit = repository.commit(deep__a="1")
     made = check_out(str(repository.path / "deep"))
-    assert made.commit == commit
-    assert (Path(made.path) / "deep/a").is_file()
-    assert "lies in the repository" in made.notes[0]
+    assert made.source.commit == commit
+    assert made.files == {"deep/a": "1"}
+    assert "lies in the repository" in made.source.notes[0]
 
 
 def test_a_bare_repository_can_be_checked(repository: Repository, tmp_path: Path) -> None:
     commit = repository.commit(a="1")
     repository.git("clone", "--quiet", "--bare", str(repository), str(tmp_path / "bare"))
-    assert check_out(str(tmp_path / "bare")).commit == commit
+    made = check_out(str(tmp_path / "bare"))
+    assert (made.source.commit, made.files) == (commit, {"a": "1"})
+
+
+def test_objects_that_the_repository_borrows_and_work_trees_of_it_are_read(
+    repository: Repository, tmp_path: Path
+) -> None:
+    commit = repository.commit(a="1")
+    repository.git("clone", "--quiet", "--shared", str(repository), str(tmp_path / "borrower"))
+    repository.git("worktree", "add", "--quiet", str(tmp_path / "beside"))
+    for name in ("borrower", "beside"):
+        made = check_out(str(tmp_path / name))
+        assert (made.source.commit, made.source.notes, made.files) == (commit, [], {"a": "1"})
+        assert {str(tmp_path / name / ".git"), str(repository.path / ".git" / "objects")} & set(
+            git_dirs(str(tmp_path / name))
+        )
 
 
 def test_a_repository_without_a_commit_is_refused(repository: Repository) -> None:
     with pytest.raises(Refused, match="no commit yet"):
-        check_out(str(repository))
+        look(str(repository))
 
 
 @pytest.mark.parametrize(
@@ -106,9 +116,11 @@ def test_a_repository_without_a_commit_is_refused(repository: Repository) -> Non
         "",
     ],
 )
-def test_a_source_of_another_kind_is_refused(source: str) -> None:
+def test_a_source_of_another_kind_is_refused(source: str, tmp_path: Path) -> None:
     with pytest.raises(Refused):
-        check_out(source)
+        look(source)
+    with pytest.raises(Refused):
+        fetch(source, "", str(tmp_path / "tree"))
 
 
 @pytest.mark.parametrize(
@@ -117,12 +129,12 @@ def test_a_source_of_another_kind_is_refused(source: str) -> None:
 def test_a_ref_of_another_kind_is_refused(repository: Repository, ref: str) -> None:
     repository.commit(a="1")
     with pytest.raises(Refused):
-        check_out(str(repository), ref)
+        look(str(repository), ref)
 
 
-def test_a_host_that_cannot_be_reached_may_be_reached_later() -> None:
+def test_a_host_that_cannot_be_reached_may_be_reached_later(tmp_path: Path) -> None:
     with pytest.raises(Temporary, match="git fetch failed"):
-        check_out("https://127.0.0.1:1/x.git")
+        fetch("https://127.0.0.1:1/x.git", "", str(tmp_path / "tree"))
 
 
 def test_filters_and_monitors_of_the_source_are_not_started(repository: Repository) -> None:
@@ -135,7 +147,7 @@ def test_filters_and_monitors_of_the_source_are_not_started(repository: Reposito
     for name in ("filter.evil.clean", "filter.evil.smudge", "core.fsmonitor"):
         repository.git("config", name, str(program))
     repository.put("a", "2")
-    assert len(check_out(str(repository)).notes) == 1
+    assert len(check_out(str(repository)).source.notes) == 1
     assert not started.exists()
 
 

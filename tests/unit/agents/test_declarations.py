@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from switchgear_agents.programs import Refused
 from switchgear_agents.pytest_runner.declarations import declared, has_tests
+from switchgear_agents.refusals import Refused
 from tests.unit.agents.repositories import Repository
 
 PROJECT = "[project]\nname = 'x'\nversion = '1'\ndependencies = ['msgspec']\n"

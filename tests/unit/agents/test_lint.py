@@ -6,7 +6,7 @@ import pytest
 
 from switchgear_agents.lint import python_lint
 from switchgear_agents.lint.ruff import lint
-from switchgear_agents.programs import Refused
+from switchgear_agents.refusals import Refused
 from switchgear_agents.repository import LintFinding, LintRequest
 from tests.unit.agents.handling import context
 from tests.unit.agents.repositories import Repository

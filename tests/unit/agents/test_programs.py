@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -9,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from switchgear import Permanent, Retryable, StepFailed
-from switchgear_agents.programs import Needs, Refused, Temporary, answer, tool
+from switchgear.steps.sources import Local
+from switchgear_agents.places import cache_directory, code, tool, uv_cache
+from switchgear_agents.programs import Needs, answer, program
+from switchgear_agents.refusals import Refused, Temporary
 from switchgear_agents.repository import SecretFinding
 from tests.unit.agents.handling import context
 
@@ -37,6 +41,11 @@ def break_down() -> None:
     raise ZeroDivisionError
 
 
+def told() -> dict[str, str]:
+    """Run in the other process."""
+    return dict(os.environ)
+
+
 def test_a_tool_that_is_missing_is_named() -> None:
     assert tool("ruff").endswith("/ruff")
     with pytest.raises(Refused, match=r"no-such-tool.*switchgear\[agents\]"):
@@ -46,8 +55,64 @@ def test_a_tool_that_is_missing_is_named() -> None:
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the other process find this module."""
-    monkeypatch.setattr("switchgear_agents.programs.NETWORK", ("PYTHONPATH",))
-    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    known = code()
+    monkeypatch.setattr("switchgear_agents.places.code", lambda: (*known, str(HERE)))
+
+
+def test_what_a_program_needs_stands_at_the_same_path_inside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UV_INDEX_URL", "https://index.example")
+    needs = Needs(timedelta(1), (str(tmp_path), str(tmp_path / "missing")), ("ruff",))
+    spec = program("a:b", needs)
+    paths = {one.path for one in spec.mounts}
+    assert paths == {*code(), str(HERE), str(tmp_path), tool("ruff")}
+    assert all(one.source == Local(one.path) and one.read_only for one in spec.mounts)
+    assert not spec.networked
+    assert not spec.host_only
+    assert "UV_INDEX_URL" not in dict(spec.environment)
+    assert spec.commands[0][0].startswith("python3.")
+    networked = program("a:b", needs._replace(network=True))
+    assert networked.networked
+    assert dict(networked.environment)["UV_INDEX_URL"] == "https://index.example"
+
+
+def test_what_writes_caches_or_has_the_users_credentials_stays_on_the_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached = program("a:b", Needs(timedelta(1), caches=("uv", "environments")))
+    assert cached.host_only
+    assert [one.path for one in cached.mounts if not one.read_only] == sorted(
+        [str(uv_cache()), str(cache_directory("environments"))]
+    )
+    monkeypatch.setenv("HOME", str(tmp_path))
+    homely = Needs(timedelta(1), network=True, home=(".netrc",))
+    assert not program("a:b", homely).host_only
+    (tmp_path / ".netrc").touch()
+    spec = program("a:b", homely)
+    assert spec.host_only
+    assert dict(spec.environment)["HOME"] == str(tmp_path)
+
+
+async def test_a_program_sees_the_agents_variables_only_with_the_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("UV_INDEX_URL", "https://index.example")
+    monkeypatch.setenv("TOKEN", "secret")
+    seen = await answer(context(), "it", told, SOON)
+    assert not {"UV_INDEX_URL", "TOKEN"} & seen.keys()
+
+
+async def test_an_image_without_this_python_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As the shell of an image that finds no such program.
+    shell = tmp_path / "shell"
+    shell.write_text("#!/bin/sh\necho python3: not found >&2; exit 127\n", "utf-8")
+    shell.chmod(0o755)
+    monkeypatch.setattr("switchgear_agents.places.interpreter", lambda: str(shell))
+    with pytest.raises(Permanent, match=r"needs an image with Python 3.*not found"):
+        await answer(context(), "it", told, SOON)
 
 
 async def test_arguments_and_answer_travel() -> None:

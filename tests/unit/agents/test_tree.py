@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from switchgear_agents.programs import Refused
+from switchgear_agents.refusals import Refused
 from switchgear_agents.tree import MAX_FILE, copied, readable, tracked
 from tests.unit.agents.repositories import Repository
 

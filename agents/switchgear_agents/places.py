@@ -1,0 +1,138 @@
+"""Where this host has what programs need: their code and tools, the user's caches, and what git reads of a tree."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+
+from switchgear_agents.refusals import Refused
+
+CODE = ("switchgear_agents", "switchgear", "msgspec", "detect_secrets", "lizard")
+"""What programs import, each with what lies beside it."""
+GIT_HOME = (".gitconfig", ".git-credentials", ".netrc", ".ssh", ".config/git")
+"""Files of the user's home by which git reaches hosts."""
+OWN_BIN = "SWITCHGEAR_AGENTS_BIN"
+"""Variable that tells a program where the tools of its agent are."""
+SYSTEM = ("/usr/", "/opt/", "/etc/", "/nix/store/")
+"""What every process step is shown of the host."""
+IMAGE_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+
+
+def code() -> tuple[str, ...]:
+    """The directories that programs import from, without those of the standard library."""
+    found = (find_spec(name) for name in CODE)
+    origins = [Path(spec.origin) for spec in found if spec is not None and spec.origin is not None]
+    homes = (
+        origin.parent.parent if origin.name == "__init__.py" else origin.parent
+        for origin in origins
+    )
+    return tuple(dict.fromkeys(str(home) for home in homes))
+
+
+def own_bin() -> str:
+    """Where the agent's interpreter and its tools are."""
+    return os.environ.get(OWN_BIN) or str(Path(sys.executable).parent)
+
+
+def interpreter() -> str:
+    """This Python by a name that an image of the same version knows too; its path where it has no such name."""
+    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    return name if os.access(Path(own_bin()) / name, os.X_OK) else sys.executable
+
+
+def search_path() -> str:
+    """PATH for a program, on this host and in an image: the agent's own tools come first."""
+    parts = [own_bin(), *os.environ.get("PATH", os.defpath).split(os.pathsep), *IMAGE_PATH]
+    return os.pathsep.join(dict.fromkeys(part for part in parts if part))
+
+
+def tool(name: str) -> str:
+    """Full path of a program: the agent's environment first, then PATH. Raises `Refused`."""
+    own = Path(own_bin()) / name
+    found = str(own) if os.access(own, os.X_OK) else shutil.which(name)
+    if found is None:
+        raise Refused(f"the program {name} is missing: pip install 'switchgear[agents]'")
+    return found
+
+
+def tool_files(names: Iterable[str]) -> list[str]:
+    """What a step must be shown to run these and git: the programs, and what they are links to."""
+    found = [tool(name) for name in names]
+    git = shutil.which("git") or ""
+    if git and not git.startswith(SYSTEM):  # an image has its own at the usual place
+        found.append(git)
+    return existing([*found, *(os.path.realpath(path) for path in found)])
+
+
+def existing(paths: Iterable[str]) -> list[str]:
+    """Those that exist, parents before what is in them."""
+    absolute = {str(Path(path).absolute()) for path in paths if path and Path(path).exists()}
+    return sorted(absolute - {"/"})
+
+
+def git_reads(path: str) -> tuple[str, ...]:
+    """What git reads of a tree: the repository around the path, and where its objects are."""
+    here = Path(path)
+    return (str(_top(here)), *git_dirs(path))
+
+
+def git_dirs(path: str) -> tuple[str, ...]:
+    """The same without the files of the tree: git directory, common directory, alternates."""
+    top = _top(Path(path))
+    marker = top / ".git"
+    if not marker.exists():
+        return (str(top), *_alternates(top))
+    found = [marker]
+    try:
+        if marker.is_file():
+            own = (top / marker.read_text("utf-8").partition("gitdir: ")[2].strip()).resolve()
+            found.append(own)
+            common = own / "commondir"
+            if common.is_file():
+                marker = (own / common.read_text("utf-8").strip()).resolve()
+                found.append(marker)
+    except (OSError, UnicodeDecodeError):
+        pass  # git says what it lacks
+    return (*map(str, found), *_alternates(marker))
+
+
+def _top(here: Path) -> Path:
+    return next((one for one in (here, *here.parents) if (one / ".git").exists()), here)
+
+
+def _alternates(git_dir: Path) -> list[str]:
+    """Object directories of others that this repository borrows from."""
+    file = git_dir / "objects" / "info" / "alternates"
+    try:
+        lines = file.read_text("utf-8").splitlines() if file.is_file() else []
+        return [str((file.parent.parent / line).resolve()) for line in lines if line]
+    except (OSError, UnicodeDecodeError):
+        return []
+
+
+def cache_home() -> Path:
+    """The user's cache directory."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+def config_home() -> Path:
+    """The user's configuration directory."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+
+
+def uv_cache() -> Path:
+    """Where uv keeps packages; made when missing."""
+    directory = Path(os.environ.get("UV_CACHE_DIR") or cache_home() / "uv").absolute()
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return directory
+
+
+def cache_directory(kind: str) -> Path:
+    """Where things of that kind are kept between runs; private to the user, made when missing."""
+    directory = (cache_home() / "switchgear" / kind).absolute()
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return directory

@@ -1,0 +1,84 @@
+"""Brings the tree of a request onto this host: a path that is here already, or an artifact that travelled.
+
+The artifact is a bare repository, kept by its digest in the user's cache for as long as it is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import shutil
+import tarfile
+import time
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Protocol
+
+from switchgear import Artifact, Context, Permanent
+from switchgear_agents.places import cache_directory
+
+_KEEP = 24 * 3600
+"""Seconds that a tree outlives its last use."""
+
+
+class Request(Protocol):
+    """What names a tree."""
+
+    @property
+    def path(self) -> str | None:
+        """Absolute, of a tree on this host."""
+        ...
+
+    @property
+    def tree(self) -> Artifact | None:
+        """A bare repository."""
+        ...
+
+
+async def located(ctx: Context, request: Request) -> str:
+    """Where this host has the tree. Raises `Permanent` for a request that names none, or one that is no tree."""
+    if request.tree is None:
+        if request.path is None:
+            raise Permanent("the request names neither a path nor a tree")
+        return request.path
+    home = cache_directory("trees") / request.tree.digest.replace(":", "-")[:64]
+    if not _used(home):
+        data = await ctx.load(request.tree)
+        try:
+            await asyncio.to_thread(_unpack, data, home)
+        except (OSError, tarfile.TarError) as error:
+            raise Permanent(f"the tree cannot be unpacked: {error}") from error
+    return str(home)
+
+
+def _used(home: Path) -> bool:
+    """Whether it is there; then it counts as used now."""
+    try:
+        os.utime(home)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _unpack(data: bytes, home: Path) -> None:
+    """Give the tree its name complete and at once, unless somebody was faster; forget old ones."""
+    _forget_old(home.parent)
+    made = mkdtemp(prefix="new-", dir=home.parent)
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
+            archive.extractall(made, filter="data")
+        os.utime(made)
+        Path(made).rename(home)
+    except OSError:
+        if not _used(home):
+            raise
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _forget_old(trees: Path) -> None:
+    oldest = time.time() - _KEEP  # noqa: TID251 - compared with times of files, which are wall times
+    for home in trees.iterdir():
+        if home.stat().st_mtime < oldest:
+            shutil.rmtree(home, ignore_errors=True)

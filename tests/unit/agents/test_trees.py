@@ -1,0 +1,68 @@
+"""Trees that travel."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from switchgear import Artifact, Context, Permanent
+from switchgear.steps import packing
+from switchgear_agents.check_repo.checkout import fetch
+from switchgear_agents.lint.ruff import lint
+from switchgear_agents.metrics.measure import measure
+from switchgear_agents.repository import LintRequest
+from switchgear_agents.secrets.scan import scan
+from switchgear_agents.trees import located
+from tests.unit.agents.handling import context
+from tests.unit.agents.repositories import Repository
+
+
+@pytest.fixture
+async def travelled(repository: Repository, tmp_path: Path) -> tuple[Context, Artifact]:
+    """A commit with links out of the tree, as an artifact of a task."""
+    (repository.path / "link").symlink_to("/etc/passwd")
+    repository.commit(a_dot_py="import os\n")
+    fetch(str(repository), "", str(tmp_path / "bare"))
+    packed = packing.pack(tmp_path / "bare", "tree")
+    ctx = context()
+    await ctx.save("tree", packed.data)
+    return ctx, packed.artifact
+
+
+async def test_a_tree_is_unpacked_once_and_kept_while_it_is_used(
+    travelled: tuple[Context, Artifact], cache: Path
+) -> None:
+    ctx, tree = travelled
+    old = cache / "trees" / "old"
+    old.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    home = await located(ctx, LintRequest(tree=tree))
+    assert Path(home).parent == cache / "trees"
+    assert not old.exists()
+    os.utime(home, (0, 0))
+    assert await located(context(), LintRequest(tree=tree)) == home
+    assert _is_used(home)
+
+
+async def test_the_checks_read_a_tree_that_travelled(travelled: tuple[Context, Artifact]) -> None:
+    ctx, tree = travelled
+    home = await located(ctx, LintRequest(tree=tree))
+    assert lint(home).rules == {"F401": 1}
+    assert (scan(home).files, measure(home).files) == (1, 1)
+
+
+async def test_what_is_no_tree_is_refused(travelled: tuple[Context, Artifact]) -> None:
+    ctx, tree = travelled
+    with pytest.raises(Permanent, match="neither a path nor a tree"):
+        await located(ctx, LintRequest())
+    broken = packing.packed(b"no archive").artifact
+    await ctx.save("broken", b"no archive")
+    with pytest.raises(Permanent, match="cannot be unpacked"):
+        await located(ctx, LintRequest(tree=replace(tree, digest=broken.digest)))
+
+
+def _is_used(home: str) -> bool:
+    return Path(home).stat().st_mtime > 0
