@@ -1,0 +1,153 @@
+"""The seam between steps and executors: who runs what, under which guard, and what its end means."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from switchgear.errors import StepFailed
+from switchgear.steps.executor import Asked, Health, OnLine, RunOn, Unsupported
+from switchgear.steps.result import Outcome
+from switchgear.steps.runner import Runner
+from switchgear.steps.spec import StepSpec, command, container
+from switchgear.steps.workspace import Workspace
+
+
+class Recording:
+    """An executor that tells what it was asked, and ends as it is told."""
+
+    def __init__(self, name: str, code: int = 0, lacking: Unsupported | None = None) -> None:
+        self.name = name
+        self.ran: list[StepSpec] = []
+        self.closed = False
+        self.raises: StepFailed | None = None
+        self._code = code
+        self._lacking = lacking
+
+    def unsupported(self, spec: StepSpec) -> Unsupported | None:
+        del spec
+        return self._lacking
+
+    def dependencies(self, spec: StepSpec) -> tuple[str, ...]:
+        del spec
+        return (self.name, f"registry:{self.name}")
+
+    async def execute(
+        self, spec: StepSpec, *, on_line: OnLine | None, workspace: Workspace
+    ) -> Outcome:
+        del on_line
+        assert workspace.directory.is_dir()
+        self.ran.append(spec)
+        if self.raises is not None:
+            raise self.raises
+        return Outcome(
+            exit_code=self._code, executor=self.name, isolation="container", notes=("noted",)
+        )
+
+    async def health(self) -> Health:
+        return Health(ok=True)
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+HOST, IMAGE = command("true"), container("alpine").exec("true")
+
+
+async def test_an_image_runs_on_the_engine_where_there_is_one_and_all_else_as_a_process() -> None:
+    process, dagger = Recording("process"), Recording("dagger")
+    both = Runner([process, dagger])
+    assert (await both.run(Asked(IMAGE, "it"))).executor == "dagger"
+    assert (await both.run(Asked(HOST, "it"))).executor == "process"
+    assert (await Runner([process]).run(Asked(IMAGE, "it"))).executor == "process"
+    await both.close()
+    assert process.closed
+    assert dagger.closed
+
+
+async def test_a_plan_decides_and_may_ask_one_executor_after_the_other() -> None:
+    process, dagger = Recording("process"), Recording("dagger")
+    dagger.raises = StepFailed("no", key="it", error_class="transient")
+
+    async def plan(asked: Asked, run_on: RunOn) -> Outcome:
+        assert (asked.key, asked.task, asked.capability) == ("it", "task", "build")
+        try:
+            return await run_on("dagger")
+        except StepFailed:
+            return await run_on("process")
+
+    result = await Runner([process, dagger], plan=plan).run(Asked(HOST, "it", "task", "build"))
+    assert (result.executor, result.notes) == ("process", ("noted",))
+    assert (dagger.ran, process.ran) == ([HOST], [HOST])
+
+
+async def test_each_execution_is_guarded_by_what_it_depends_on() -> None:
+    told: list[tuple[str, ...]] = []
+
+    async def guard(
+        asked: Asked, dependencies: tuple[str, ...], execute: Callable[[], Awaitable[Outcome]]
+    ) -> Outcome:
+        del asked
+        told.append(dependencies)
+        return await execute()
+
+    await Runner([Recording("process")], guard=guard).run(Asked(HOST, "it"))
+    assert told == [("process", "registry:process")]
+
+
+async def test_what_an_executor_cannot_do_is_refused_before_it_is_asked() -> None:
+    lacking = Unsupported(feature="services", why="it has none", fix="use an engine")
+    executor = Recording("process", lacking=lacking)
+    with pytest.raises(StepFailed, match="needs services") as caught:
+        await Runner([executor]).run(Asked(HOST, "it"))
+    assert (caught.value.error_class, caught.value.fix) == ("invalid", "use an engine")
+    assert executor.ran == []
+
+
+async def test_an_executor_that_is_not_there_is_named() -> None:
+    async def plan(asked: Asked, run_on: RunOn) -> Outcome:
+        del asked
+        return await run_on("dagger")
+
+    with pytest.raises(StepFailed, match="executor dagger") as caught:
+        await Runner([Recording("process")], plan=plan).run(Asked(HOST, "it"))
+    assert "process" in caught.value.fix
+
+
+@pytest.mark.parametrize("code", [1, 127, 128, 137, 143, 191, 255])
+async def test_any_exit_code_may_be_expected(code: int) -> None:
+    """128 to 191 too, which an engine's own expectation leaves out."""
+    runner = Runner([Recording("process", code)])
+    assert (await runner.run(Asked(HOST.expect(code), "it"))).exit_code == code
+    with pytest.raises(StepFailed) as caught:
+        await runner.run(Asked(HOST, "it"))
+    assert caught.value.exit_code == code
+
+
+async def test_a_failure_carries_whether_the_step_may_be_repeated() -> None:
+    executor = Recording("process")
+    executor.raises = StepFailed("lost", key="it", error_class="transient", outcome_known=False)
+    for spec, idempotent in ((HOST, False), (HOST.idempotent(), True)):
+        with pytest.raises(StepFailed) as caught:
+            await Runner([executor]).run(Asked(spec, "it"))
+        assert (caught.value.idempotent, caught.value.outcome_known) == (idempotent, False)
+        assert caught.value.executor == "process"
+
+
+async def test_the_directory_of_a_run_is_gone_after_it() -> None:
+    seen: list[Workspace] = []
+
+    class Keeping(Recording):
+        async def execute(
+            self, spec: StepSpec, *, on_line: OnLine | None, workspace: Workspace
+        ) -> Outcome:
+            seen.append(workspace)
+            locked = workspace.directory / "locked"
+            locked.mkdir()
+            (locked / "file").touch()
+            locked.chmod(0o500)
+            return await super().execute(spec, on_line=on_line, workspace=workspace)
+
+    await Runner([Keeping("process")]).run(Asked(HOST, "it"))
+    assert not seen[0].directory.exists()
