@@ -162,6 +162,7 @@ def _bounded(error: Failure) -> Failure:
         code=error.code[:MAX_FIELD],
         path=error.path[:MAX_FIELD],
         fingerprint=error.fingerprint[:MAX_FIELD],
+        dependency=error.dependency[:MAX_FIELD],
         step=error.step and error.step[:MAX_FIELD],
     )
 

@@ -32,7 +32,7 @@ _E = TypeVar("_E", bound=entries.Entry)
 _LEFT_OUT: dict[type[entries.Entry], dict[str, Any]] = {
     entries.Submitted: {"input": _NULL, "token": None},
     entries.Dispatched: {"input": _NULL},  # its token shows who may append
-    entries.Checkpoint: {"result": _NULL},
+    entries.Checkpoint: {"result": _NULL, "decision": None},
     entries.Signalled: {"payload": _NULL, "token": None},
     entries.CancelRequested: {"token": None},
 }
@@ -219,6 +219,7 @@ def _cut_failure(error: Failure) -> Failure:
         path=cut(error.path, _MAX_WORD),
         step=None if error.step is None else cut(error.step, _MAX_WORD),
         fingerprint=cut(error.fingerprint, MAX_KEY),
+        dependency=cut(error.dependency, MAX_KEY),
         last_words=cut(error.last_words, MAX_ROW_TEXT),
     )
 
@@ -266,7 +267,7 @@ def _said_briefly(entry: entries.Entry) -> str:
         case entries.TakenOver():
             return f"{entry.how}, from {entry.former}" if entry.former else entry.how
         case entries.Released():
-            return entry.why
+            return f"{entry.why} of {entry.dependency}" if entry.dependency else entry.why
         case entries.Signalled():
             return events.of_signal(entry)
         case entries.CancelRequested() | entries.Cancelled():
