@@ -11,7 +11,17 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from benchmarks import classifying, durable, fairness, fan_out, finished, guarding, rates, starting
+from benchmarks import (
+    classifying,
+    durable,
+    fairness,
+    fan_out,
+    finished,
+    guarding,
+    rates,
+    starting,
+    stepping,
+)
 from benchmarks.results import Results, table
 from benchmarks.sides import ROOT, Product, Window, empty_home
 from switchgear.loop import run
@@ -24,6 +34,7 @@ PARTS = (
     "imports",
     "classify",
     "guard",
+    "steps",
     "durable",
     "checkpoints",
     "fan-out",
@@ -93,11 +104,13 @@ async def measure(
 
 
 async def _alone(parts: list[str], plan: Plan, results: Results) -> None:
-    """What needs neither server nor other processes."""
+    """What needs no server."""
     if "classify" in parts:
         classifying.measure(results, rounds=plan.rounds)
     if "guard" in parts:
         await guarding.measure(results, rounds=plan.rounds)
+    if "steps" in parts:
+        await stepping.measure(results, rounds=plan.rounds)
 
 
 async def stoppable(work: Coroutine[Any, Any, T]) -> T:

@@ -103,6 +103,12 @@ class Results(msgspec.Struct, kw_only=True):
     """Microseconds from asking a closed breaker to its verdict."""
     guard_us: float | None = None
     """The same as the block around a step: place, permit, two looks at the clock, verdict."""
+    step_process_ms: float | None = None
+    """Milliseconds of a process step that runs `true` in its sandbox."""
+    bare_bwrap_ms: float | None = None
+    """Of a bare `bwrap` that runs `true`."""
+    step_over_bare_bwrap_ms: float | None = None
+    """Median of the differences of neighbours."""
     entry_bytes_submitted: int | None = None
     """Bodies of the product's entries; the bare program's are padded to them."""
     entry_bytes_dispatched: int | None = None
@@ -121,6 +127,7 @@ REACH: dict[str, tuple[str, float]] = {
     "fairness_p99_ratio": ("<=", 3.0),
     "classify_slowest_us": ("<=", 20.0),
     "guard_us": ("<=", 5.0),
+    "step_over_bare_bwrap_ms": ("<=", 15.0),
     "durable_throughput_ratio": (">=", 0.6),
     "checkpoints_throughput_ratio": (">=", 0.6),
 }
