@@ -15,6 +15,7 @@ from switchgear.contract.values import Failure
 from switchgear.errors import NotRecordable
 from switchgear.lifecycle import retrying
 from switchgear.resilience.classify import undo_failed
+from switchgear.steps.guard import UNGUARDED
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -62,6 +63,7 @@ async def run_undos(
     undone, for people; empty for nothing. Raises CancelledError where the task was lost to another.
     """
     notes: list[str] = []
+    unguarded = UNGUARDED.set(True)  # to refuse an undo would leave what it is to undo
     try:
         async with asyncio.timeout(within) as attempt.undo_time:
             await undos.settle()
@@ -79,6 +81,7 @@ async def run_undos(
         log.warning("undo.out-of-time %s", attempt.subject.task)
     finally:
         attempt.undo_time = None
+        UNGUARDED.reset(unguarded)
     if undos.open:
         notes.append(f"undos not run: {', '.join(undos.open)}")
     return "; ".join(notes)

@@ -41,6 +41,9 @@ _ORDER: dict[State, int] = {"forced-open": 0, "open": 1, "half-open": 2, "disabl
 MET: ContextVar[set[str] | None] = ContextVar("switchgear_met", default=None)
 """Where the names are put of what the code that runs here asks for."""
 
+UNGUARDED: ContextVar[bool] = ContextVar("switchgear_unguarded", default=False)
+"""Set where calls are made whatever breakers say, and count for nothing: in undos."""
+
 
 class Changed(NamedTuple):
     """The breaker of a dependency changed its state."""
@@ -72,13 +75,14 @@ class Permit(Protocol):
 class _Guarded:
     """A permit, and the block that it is for."""
 
-    __slots__ = ("_began", "_judge", "_monotonic", "_one", "_permit")
+    __slots__ = ("_began", "_judge", "_monotonic", "_one", "_permit", "_placed")
 
     def __init__(self, one: Dependency, monotonic: Callable[[], float], judge: Judge) -> None:
         self._one = one
         self._monotonic = monotonic
         self._judge = judge
         self._permit = REFUSED
+        self._placed = False
         self._began = 0.0
 
     def success(self) -> None:
@@ -101,6 +105,8 @@ class _Guarded:
 
     async def __aenter__(self) -> Permit:
         one = self._one
+        if UNGUARDED.get():
+            return self
         met = MET.get()
         if met is not None:
             met.add(one.name)
@@ -113,7 +119,7 @@ class _Guarded:
         if permit == REFUSED:
             one.leave()
             raise one.refused(now)
-        self._permit, self._began = permit, now
+        self._permit, self._began, self._placed = permit, now, True
         return self
 
     async def __aexit__(
@@ -122,7 +128,9 @@ class _Guarded:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._one.leave()
+        if self._placed:
+            self._placed = False
+            self._one.leave()
         if not self._permit:
             return
         if error is None:

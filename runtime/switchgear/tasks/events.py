@@ -126,7 +126,7 @@ def _briefly(entry: entries.Entry) -> str:
         case entries.Signalled():
             return of_signal(entry)
         case entries.Released():
-            return entry.why
+            return f"{entry.why} of {entry.dependency}" if entry.dependency else entry.why
         case entries.CancelRequested() | entries.Cancelled():
             return entry.reason
         case _:

@@ -141,6 +141,8 @@ async def test_a_dependency_that_fails_burns_no_attempt_and_the_task_ends_when_i
         assert service.calls == POLICY.in_a_row + 1
         assert "attempt-failed" not in on.events(handle.id)
         assert set(attempts(history)) == {(1, 0)}
+        told = [event.detail async for event in handle.events()]
+        assert "breaker of svc" in told
         taken = [one.entry for one in history.valid if isinstance(one.entry, entries.TakenOver)]
         assert [one.how for one in taken] == ["released"]
 

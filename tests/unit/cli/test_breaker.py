@@ -15,6 +15,8 @@ from switchgear import Agent, Breaker, Context, NotFound, Retry, UsageError, ste
 from switchgear.cli import breaker, exits, shell
 from switchgear.cli import common as shared
 from switchgear.cli.common import Common
+from switchgear.cli.output import Output
+from switchgear.cli.render import mesh
 from switchgear.client.mesh import Mesh
 from switchgear.contract import codec, subjects
 from switchgear.contract.breaker_orders import (
@@ -131,6 +133,9 @@ async def test_breakers_are_listed_those_that_are_not_closed_first(
         assert "100%" in text
         assert "probes in" in text
         assert "second" not in text
+        [shown] = [one for one in (await on.mesh.agents()).instances if one.agent == "caller"]
+        Output(as_json=False).put("agent", {}, lambda: mesh.agent(shown, on.site.clock.now()))
+        assert "3 calls in a row failed" in said.text()
         await answered(breaker.ls(dependency="nothing", common=Common()))
         assert said.text().startswith("no breakers")
 

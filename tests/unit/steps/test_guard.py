@@ -12,7 +12,7 @@ import pytest_asyncio
 from switchgear.errors import BreakerOpen, Permanent, StepFailed, UsageError
 from switchgear.resilience.breaker import Breaker
 from switchgear.resilience.classes import Verdict
-from switchgear.steps.guard import MAX_DEPENDENCIES, MAX_SHOWN, MET, Changed, Guards
+from switchgear.steps.guard import MAX_DEPENDENCIES, MAX_SHOWN, MET, UNGUARDED, Changed, Guards
 from switchgear.testing import virtual_time
 
 QUICK = Breaker(in_a_row=2, open_for=timedelta(seconds=10), jitter=0.0)
@@ -341,6 +341,19 @@ async def test_an_instance_says_what_it_met_to_whoever_asks(clock: Clock) -> Non
     async with guards.guard("c"):
         pass
     assert met == {"a", "b"}
+
+
+async def test_undos_are_let_through_and_count_for_nothing(clock: Clock) -> None:
+    """Whatever the breaker says, and however many places are taken."""
+    guards, _ = made(clock, db=Breaker(concurrency=1, queue=0, in_a_row=1))
+    guards.command("db", "open", "ana", "")
+    token = UNGUARDED.set(True)
+    async with guards.guard("db"), guards.guard("db"):
+        assert guards.snapshot(NOON)[0].busy == 0
+    await fail(guards, "db", OSError())
+    UNGUARDED.reset(token)
+    (state,) = guards.snapshot(NOON)
+    assert (state.state, state.calls, state.busy) == ("forced-open", 0, 0)
 
 
 async def test_how_they_stand_is_told_in_the_time_of_day(clock: Clock) -> None:

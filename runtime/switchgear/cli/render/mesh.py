@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from switchgear.cli import words
+from switchgear.cli.render.breakers import breakers
 from switchgear.cli.render.tables import pairs, table, word
 
 if TYPE_CHECKING:
@@ -72,6 +73,9 @@ def agent(one: Announcement, now: datetime) -> RenderableType:
         ],
     )
     parts: list[RenderableType] = [head, Text(), offers]
+    if one.breakers:
+        found = [(one.instance, state) for state in one.breakers]
+        parts += [Text(), breakers(found, now)]
     if one.running:
         parts += [
             Text(),
