@@ -56,11 +56,15 @@ class Executing:
 
 def composed(guards: Guards | None = None, rollouts: RolloutTable | None = None) -> Runner:
     """A runner as the environment configures it. Imported here: an agent without commands never pays for it."""
+    from switchgear.steps.executors.dagger import DaggerExecutor
     from switchgear.steps.executors.process import ProcessExecutor
     from switchgear.steps.settings import StepSettings
 
-    executors = [ProcessExecutor(StepSettings.load(os.environ))]
-    return planned(executors, guarded(guards), rollouts)
+    settings = StepSettings.load(os.environ)
+    engine = DaggerExecutor.configured(settings, os.environ)
+    process = ProcessExecutor(settings)
+    executors = [process] if engine is None else [process, engine]
+    return planned(executors, guarded(guards), rollouts, settings.engine_image)
 
 
 def planned(
