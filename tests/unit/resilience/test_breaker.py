@@ -296,7 +296,6 @@ def test_what_is_seen_says_who_holds_it_and_why() -> None:
         (Breaker(queue=-1), "queue"),
         (Breaker(queue_for=timedelta(seconds=-1)), "queue_for"),
     ],
-    ids=str,
 )
 def test_a_policy_that_makes_no_sense_is_told(policy: Breaker, fault: str) -> None:
     assert fault in breaker_fault(policy)
