@@ -56,8 +56,10 @@ class Try:
 class Breaking:
     """The breakers of one instance, and its tries."""
 
-    def __init__(self, agent: Agent, judge: Judge, changed: Callable[[], None]) -> None:
-        """`changed` is told when a breaker changed: the instance announces it."""
+    def __init__(
+        self, agent: Agent, judge: Judge, changed: Callable[[], None], *, seed: str
+    ) -> None:
+        """`changed` is told when a breaker changed: the instance announces it. Jitter is drawn from `seed`."""
         self._changed = changed
         self._judge = judge
         self._loop = asyncio.get_running_loop()
@@ -70,7 +72,7 @@ class Breaking:
         self.guards = Guards(
             agent.breakers,
             monotonic=self._loop.time,
-            dice=random.random,
+            dice=random.Random(seed).random,  # noqa: S311  # jitter, not a secret: tests repeat it
             on_change=self._heard,
             judge=self._verdict,
         )
