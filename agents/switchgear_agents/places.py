@@ -1,4 +1,4 @@
-"""Where this host has what programs need: their code and tools, the user's caches, and what git reads of a tree."""
+"""Where this host has what programs need: tools, the user's caches, and what git reads of a tree."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable
-from importlib.util import find_spec
 from pathlib import Path
 
 from switchgear_agents.refusals import Refused
 
-CODE = ("switchgear_agents", "switchgear", "msgspec", "detect_secrets", "lizard")
-"""What programs import, each with what lies beside it."""
 GIT_HOME = (".gitconfig", ".git-credentials", ".netrc", ".ssh", ".config/git")
 """Files of the user's home by which git reaches hosts."""
 OWN_BIN = "SWITCHGEAR_AGENTS_BIN"
@@ -20,17 +17,6 @@ OWN_BIN = "SWITCHGEAR_AGENTS_BIN"
 SYSTEM = ("/usr/", "/opt/", "/etc/", "/nix/store/")
 """What every process step is shown of the host."""
 IMAGE_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
-
-
-def code() -> tuple[str, ...]:
-    """The directories that programs import from, without those of the standard library."""
-    found = (find_spec(name) for name in CODE)
-    origins = [Path(spec.origin) for spec in found if spec is not None and spec.origin is not None]
-    homes = (
-        origin.parent.parent if origin.name == "__init__.py" else origin.parent
-        for origin in origins
-    )
-    return tuple(dict.fromkeys(str(home) for home in homes))
 
 
 def own_bin() -> str:

@@ -18,7 +18,7 @@ from typing import NamedTuple, ParamSpec, TypeVar, get_type_hints
 import msgspec
 
 from switchgear import Artifact, Context, Permanent, Retryable, StepFailed, StepSpec, command
-from switchgear_agents import places
+from switchgear_agents import packages, places
 from switchgear_agents.refusals import REFUSED, TEMPORARY
 
 P = ParamSpec("P")
@@ -48,6 +48,8 @@ class Needs(NamedTuple):
     timeout: timedelta
     reads: tuple[str, ...] = ()
     """Files and directories of this host."""
+    packages: tuple[str, ...] = ()
+    """Distributions that it imports, beside what these services need anyway."""
     tools: tuple[str, ...] = ()
     """Programs of the agent's environment."""
     caches: tuple[str, ...] = ()
@@ -119,17 +121,18 @@ def _meant(key: str, exit_code: int | None, stderr: str) -> Permanent | Retryabl
 
 def program(target: str, needs: Needs) -> StepSpec:
     """The step that runs a function, MODULE:FUNCTION, with what it may see of this host."""
-    code = places.code()
+    code = packages.code(*needs.packages)
     # -I: neither the working directory, variables nor anything in a tree can shadow a module.
     spec = (
-        command(places.interpreter(), "-I", MAIN, os.pathsep.join(code), target)
+        command(places.interpreter(), "-I", MAIN, os.pathsep.join(code.roots), target)
         .env(PATH=places.search_path(), **{places.OWN_BIN: places.own_bin()})
         .limits(timeout=needs.timeout, output=OUTPUT)
         # Where it leaves files, a refusal is no success: they would be missed.
         .expect(*((0,) if needs.outputs else (0, REFUSED, TEMPORARY)))
         .network(needs.network)
     )
-    spec = _mounted(spec, (*code, *places.tool_files(needs.tools), *places.existing(needs.reads)))
+    shown = (*code.files, *places.tool_files(needs.tools), *places.existing(needs.reads))
+    spec = _mounted(spec, shown)
     if needs.network:
         spec = _networked(spec)
     home = places.existing(str(Path.home() / name) for name in needs.home)

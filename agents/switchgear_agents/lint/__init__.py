@@ -22,7 +22,7 @@ async def python_lint(request: LintRequest, ctx: Context) -> LintReport:
     """Lint the Python files of a git tree with ruff, by its own rules or ruff's."""
     ctx.progress(0.0, "ruff is reading the tree")
     path = await located(ctx, request)
-    needs = Needs(timedelta(minutes=4), git_reads(path), ("ruff",))
+    needs = Needs(timedelta(minutes=4), git_reads(path), tools=("ruff",))
     report = await answer(ctx, "ruff", lint, needs, path)
     ctx.progress(1.0, f"{report.findings} findings", files=report.files)
     return report

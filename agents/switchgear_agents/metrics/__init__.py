@@ -22,7 +22,7 @@ async def code_metrics(request: MetricsRequest, ctx: Context) -> MetricsReport:
     """Measure size and cyclomatic complexity of a git tree's tracked sources, in many languages."""
     ctx.progress(0.0, "measuring the source files")
     path = await located(ctx, request)
-    needs = Needs(timedelta(minutes=4), git_reads(path))
+    needs = Needs(timedelta(minutes=4), git_reads(path), ("lizard",))
     report = await answer(ctx, "lizard", measure, needs, path)
     ctx.progress(1.0, f"{report.functions} functions", files=report.files)
     return report

@@ -50,7 +50,7 @@ async def python_test(request: SuiteRequest, ctx: Context) -> SuiteReport:
         return SuiteReport(outcome="no tests", environment=environment.origin)
     home = Path(environment.path)
     ctx.progress(0.3, f"running the tests ({environment.origin})")
-    needs = Needs(SUITE + timedelta(minutes=1), (*git_reads(path), str(home)), ("uv",))
+    needs = Needs(SUITE + timedelta(minutes=1), (*git_reads(path), str(home)), tools=("uv",))
     in_use = using(home)
     await asyncio.to_thread(in_use.__enter__)
     try:
@@ -67,7 +67,9 @@ async def python_test(request: SuiteRequest, ctx: Context) -> SuiteReport:
 
 async def _environment(ctx: Context, path: str) -> Environment:
     """The shared environment: built on this host, whose caches it fills."""
-    needs = Needs(ENVIRONMENT, git_reads(path), ("uv",), ("environments", "uv"), network=True)
+    needs = Needs(
+        ENVIRONMENT, git_reads(path), tools=("uv",), caches=("environments", "uv"), network=True
+    )
     found = await answer(ctx, "environment", environment_of, needs, path)
     if found.path and not usable(Path(found.path)):
         # It was recorded by an earlier run, perhaps on another host.

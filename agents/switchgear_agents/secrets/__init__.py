@@ -22,7 +22,7 @@ async def secret_scan(request: ScanRequest, ctx: Context) -> ScanReport:
     """Search the tracked text files of a git tree for secrets, offline; reports places only."""
     ctx.progress(0.0, "searching the tracked files")
     path = await located(ctx, request)
-    needs = Needs(timedelta(minutes=9), git_reads(path))
+    needs = Needs(timedelta(minutes=9), git_reads(path), ("detect-secrets",))
     report = await answer(ctx, "scan", scan, needs, path)
     ctx.progress(1.0, f"{report.findings} findings", files=report.files)
     return report

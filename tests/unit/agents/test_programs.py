@@ -11,14 +11,15 @@ import pytest
 
 from switchgear import Permanent, Retryable, StepFailed
 from switchgear.steps.sources import Local
-from switchgear_agents.places import cache_directory, code, tool, uv_cache
+from switchgear_agents.packages import Code, code
+from switchgear_agents.places import cache_directory, tool, uv_cache
 from switchgear_agents.programs import Needs, answer, program
 from switchgear_agents.refusals import Refused, Temporary
 from switchgear_agents.repository import SecretFinding
 from tests.unit.agents.handling import context
 
 HERE = Path(__file__).parents[3]
-SOON = Needs(timedelta(seconds=20), reads=(str(HERE),))
+SOON = Needs(timedelta(seconds=20))
 
 
 def echo(text: str, number: int) -> SecretFinding:
@@ -55,18 +56,22 @@ def test_a_tool_that_is_missing_is_named() -> None:
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the other process find this module."""
-    known = code()
-    monkeypatch.setattr("switchgear_agents.places.code", lambda: (*known, str(HERE)))
+
+    def known(*more: str) -> Code:
+        found = code(*more)
+        return Code((*found.roots, str(HERE)), (*found.files, str(HERE / "tests")))
+
+    monkeypatch.setattr("switchgear_agents.packages.code", known)
 
 
 def test_what_a_program_needs_stands_at_the_same_path_inside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UV_INDEX_URL", "https://index.example")
-    needs = Needs(timedelta(1), (str(tmp_path), str(tmp_path / "missing")), ("ruff",))
+    needs = Needs(timedelta(1), (str(tmp_path), str(tmp_path / "missing")), tools=("ruff",))
     spec = program("a:b", needs)
     paths = {one.path for one in spec.mounts}
-    assert paths == {*code(), str(HERE), str(tmp_path), tool("ruff")}
+    assert paths == {*code().files, str(HERE / "tests"), str(tmp_path), tool("ruff")}
     assert all(one.source == Local(one.path) and one.read_only for one in spec.mounts)
     assert not spec.networked
     assert not spec.host_only
