@@ -57,6 +57,7 @@ _BY_CLASS: Final[tuple[tuple[type[errors.SwitchgearError], int], ...]] = (
     (errors.Retryable, TASK_FAILED),
     (errors.StepFailed, TASK_FAILED),
     (errors.StepChanged, TASK_FAILED),
+    (errors.BreakerOpen, TASK_FAILED),
     (errors.SignalTimeout, TASK_FAILED),
 )
 """The first class that fits decides."""

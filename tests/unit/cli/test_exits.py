@@ -16,6 +16,7 @@ MADE: dict[str, dict[str, Any]] = {
     "TaskCancelled": {"task_id": "t", "state": "cancelled"},
     "TaskExpired": {"task_id": "t", "state": "expired"},
     "StepFailed": {"key": "k"},
+    "BreakerOpen": {"dependency": "d"},
     "ExtraMissing": {"extra": "all"},
 }
 
@@ -48,6 +49,7 @@ CODES = {
     "NotDeclared": 2,
     "NotRecordable": 2,
     "InvalidInput": 2,
+    "BreakerOpen": 1,
     "RolloutRefused": 2,
     "ServerMissing": 5,
     "ServerFailed": 5,
