@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def test_the_demo_checks_a_repository_and_leaves_nothing(repository: Path, tmp_p
     (tmp_path / "tmp").mkdir()
     ran = demo(Place(tmp_path), str(repository))
     assert ran.returncode == 0, ran.stderr
-    assert "steps ran on: process, " in ran.stdout
+    where = "in bubblewrap" if shutil.which("bwrap") else "plain: bubblewrap is not installed"
+    assert f"steps ran {where}" in " ".join(ran.stdout.split())
     for name in CHECKS:
         assert name in ran.stdout
         assert f"{name}" in ran.stderr
@@ -65,10 +67,38 @@ def test_the_demo_answers_with_a_document(repository: Path, tmp_path: Path) -> N
     assert told["schema"] == "switchgear/demo"
     assert set(told["report"]["checks"]) == CHECKS
     assert told["executor"] in {"process, bubblewrap", "process, not isolated"}
+    ran_steps = [(one["capability"], one["step"]) for one in told["steps"]]
+    assert set(ran_steps) == {
+        ("check-repo", "source"),
+        ("check-repo", "checkout"),
+        ("python-lint", "ruff"),
+        ("code-metrics", "lizard"),
+        ("secret-scan", "scan"),
+        ("python-test", "environment"),
+        ("python-test", "suite"),
+    }
     writers = {moment["writer"].rpartition("-")[0] for moment in told["timeline"]}
     assert {"coordinator", "check-repo", *CHECKS} <= writers
     processes = {moment["writer"] for moment in told["timeline"] if moment["event"] == "completed"}
     assert len(processes) == 5
+
+
+def test_without_bubblewrap_the_demo_runs_plain_and_says_so(
+    repository: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    place = Place(tmp_path)
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("git", "sh", "ssh", "prlimit"):
+        if found := shutil.which(name):
+            (programs / name).symlink_to(found)
+    place.environment["PATH"] = str(programs)
+    ran = demo(place, str(repository))
+    assert ran.returncode == 0, ran.stderr
+    told = " ".join(ran.stdout.split())
+    assert "steps ran plain: bubblewrap is not installed (install the package bubblewrap)" in told
+    assert "(process, not isolated)" in told
 
 
 def test_a_job_that_does_not_complete_ends_with_one(repository: Path, tmp_path: Path) -> None:

@@ -9,14 +9,13 @@ from switchgear.cli import exits
 from switchgear.cli.common import COMMON, Common
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from switchgear.cli.local_mesh import LocalMesh
     from switchgear.cli.output import Output
     from switchgear.cli.report import Report
     from switchgear.client.mesh import Mesh
-    from switchgear.contract.queries import Moment, Timeline
+    from switchgear.contract.queries import Timeline
 
 AGENTS: Final = (
     "switchgear_agents.check_repo:agent",
@@ -87,13 +86,16 @@ def _need_agents() -> None:
 
 async def _demo(source: str, ref: str | None, folder: Path, common: Common) -> int:
     import asyncio
+    import os
 
+    from switchgear.cli import demo_steps
     from switchgear.cli.local_mesh import LocalMesh
 
     output = common.output
     loop = asyncio.get_running_loop()
     began = loop.time()
-    mesh = LocalMesh(folder, AGENTS, say=_whispering(output), environment=_isolation())
+    environment = demo_steps.environment(os.environ)
+    mesh = LocalMesh(folder, AGENTS, say=_whispering(output), environment=environment)
     stop = _on_signals(asyncio.current_task())
     try:
         await mesh.start()
@@ -110,23 +112,8 @@ async def _demo(source: str, ref: str | None, folder: Path, common: Common) -> i
         if stop.is_set():
             mesh.hurry()
         await asyncio.shield(mesh_ended)
-    _tell(found, ready - began, took, output)
+    await _tell(found, ready - began, took, output)
     return exits.OK
-
-
-def _isolation() -> dict[str, str]:
-    """Steps run in sandboxes where there are any; the demo also works, and says so, where there are none."""
-    import os
-
-    return {"SWITCHGEAR_ISOLATION": os.environ.get("SWITCHGEAR_ISOLATION") or "preferred"}
-
-
-def _ran_on(moments: Sequence[Moment]) -> str:
-    """What ran the steps, and how they were isolated, as their checkpoints say."""
-    import re
-
-    found = [re.match(r"run \S+ \((\w+, [\w ]+)\)", one.detail) for one in moments]
-    return "; ".join(sorted({one[1] for one in found if one is not None})) or "no step"
 
 
 async def _job(mesh: LocalMesh, source: str, ref: str | None, output: Output) -> _Result:
@@ -166,20 +153,33 @@ async def _timeline(client: Mesh, root: str) -> Timeline:
 
 
 def _introduce(mesh: LocalMesh, source: str, seconds: float, output: Output) -> None:
+    import os
+
+    from switchgear.cli import demo_steps
+
     if output.as_json:
         return
     count = len(mesh.agents)
     output.say(
         f"mesh ready in {seconds:.1f} s: nats-server, coordinator, read model and {count} agents,"
     )
-    output.say("each a process of its own.")
+    engine = demo_steps.engine(os.environ)
+    where = "as processes, in sandboxes if they can" if engine is None else f"in {engine.where}"
+    output.say(f"each a process of its own. Steps run {where}.")
     output.say(f"checking {source}\n")
 
 
-def _tell(found: _Result, start: float, took: float, output: Output) -> None:
+async def _tell(found: _Result, start: float, took: float, output: Output) -> None:
+    import os
+
     import msgspec
 
-    ran_on = _ran_on(found.timeline.moments)
+    from switchgear.cli import demo_steps
+
+    steps = demo_steps.ran(found.timeline.moments)
+    plain = any(one.isolation == "not isolated" for one in steps)
+    why_plain = await demo_steps.why_plain(os.environ) if plain else ""
+    told = demo_steps.told(steps, demo_steps.engine(os.environ), why_plain)
 
     def draw() -> Any:
         from rich.console import Group
@@ -194,7 +194,7 @@ def _tell(found: _Result, start: float, took: float, output: Output) -> None:
             Text(f"timeline of run {found.task}, as the ledger has it", style="bold"),
             tasks.timeline(found.timeline.moments),
             Text(),
-            Text(f"done in {took:.1f} s ({start:.1f} s to start the mesh); steps ran on: {ran_on}"),
+            Text(f"done in {took:.1f} s ({start:.1f} s to start the mesh); {told}"),
         )
 
     document = {
@@ -203,7 +203,8 @@ def _tell(found: _Result, start: float, took: float, output: Output) -> None:
         "timeline": msgspec.to_builtins(found.timeline.moments),
         "mesh_seconds": round(start, 3),
         "job_seconds": round(took, 3),
-        "executor": ran_on,
+        "executor": demo_steps.kinds(steps),
+        "steps": [one._asdict() for one in steps],
     }
     output.put("demo", document, draw)
 
