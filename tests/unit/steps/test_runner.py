@@ -17,15 +17,15 @@ import pytest
 
 import switchgear
 from switchgear.errors import StepFailed
-from switchgear.steps import bubblewrap, runner
+from switchgear.steps import runner
 from switchgear.steps.result import RunResult
 from switchgear.steps.spec import StepSpec, command
+from tests.unit.steps.sandboxes import needs_sandbox
 
 RUNTIME = Path(str(switchgear.__file__)).parent.parent
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-NO_SANDBOX = asyncio.run(bubblewrap.probe())
-sandbox = pytest.param("required", marks=pytest.mark.skipif(NO_SANDBOX != "", reason=NO_SANDBOX))
+sandbox = pytest.param("required", marks=needs_sandbox)
 
 
 @pytest.fixture(autouse=True, params=["none", sandbox])
