@@ -79,6 +79,16 @@ def binary(path: str, error: SwitchgearError | None) -> Check:
     return Check("nats-server", "ok", path)
 
 
+def sandbox(why: str, isolation: str) -> Check:
+    """Whether steps can be isolated here; `why` not, and what the settings say then."""
+    if isolation == "none":
+        return Check("sandbox", "warn", "steps run plain", "unset SWITCHGEAR_ISOLATION")
+    if not why:
+        return Check("sandbox", "ok", "bubblewrap makes sandboxes for steps")
+    then = "steps run plain" if isolation == "preferred" else "process steps are refused"
+    return Check("sandbox", "warn", f"{why}: {then}", "install the package bubblewrap")
+
+
 def round_trip(rtt: timedelta) -> Check:
     """How far away the broker is."""
     # The event loop's clock, which the bus measures with, has steps of a millisecond.

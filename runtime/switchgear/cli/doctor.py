@@ -54,6 +54,7 @@ async def _gather(common: Common, monitoring: str | None) -> list[Check]:
         checks.setting("principal", settings.principal, located.origins["principal"]),
         checks.setting("context", settings.context, located.origins["context"]),
         *_installation(),
+        await _sandbox(),
     ]
     running = discovery.find()
     if running is not None and running.url != settings.url:
@@ -90,6 +91,22 @@ def _installation() -> list[Check]:
         checks.extras(missing),
         checks.binary(path, error),
     ]
+
+
+async def _sandbox() -> Check:
+    """Whether agents on this host can isolate their steps."""
+    import os
+
+    from switchgear.cli import checks
+    from switchgear.errors import ConfigError
+    from switchgear.steps import bubblewrap
+    from switchgear.steps.settings import StepSettings
+
+    try:
+        isolation = StepSettings.load(os.environ).isolation
+    except ConfigError as error:
+        return checks.failed("sandbox", error)
+    return checks.sandbox(await bubblewrap.probe(), isolation)
 
 
 async def _mesh(settings: Settings, monitoring: str) -> list[Check]:

@@ -39,6 +39,10 @@ def test_an_error_is_a_failed_check_with_its_fix() -> None:
 @pytest.mark.parametrize(
     ("check", "verdict"),
     [
+        (checks.sandbox("", "required"), "ok"),
+        (checks.sandbox("bubblewrap is not installed", "required"), "warn"),
+        (checks.sandbox("bubblewrap is not installed", "preferred"), "warn"),
+        (checks.sandbox("", "none"), "warn"),
         (checks.round_trip(timedelta(milliseconds=3)), "ok"),
         (checks.round_trip(timedelta(milliseconds=80)), "warn"),
         (checks.payload(1024 * 1024), "ok"),
