@@ -72,11 +72,17 @@ def settings(engine: Engine, cli: str) -> DaggerSettings:
 async def make_bench(settings: DaggerSettings, engine: Engine) -> AsyncIterator[MakeBench]:
     async with AsyncExitStack() as stack:
 
-        def make(*, environ: dict[str, str] | None = None, **changes: Any) -> Bench:
-            environ = dict(environ or {})
-            engine.environ = environ
-            own = dict(settings.environ) | environ
-            changed = replace(settings, environ=tuple(sorted(own.items())), **changes)
+        def make(
+            *,
+            environ: dict[str, str] | None = None,
+            environ_of_cli: dict[str, str] | None = None,
+            **changes: Any,
+        ) -> Bench:
+            """`environ_of_cli`: where it is another one than the agent's, as after a change."""
+            own = dict(settings.environ) | (environ or {})
+            theirs = own | (environ_of_cli or {})
+            engine.environ = theirs
+            changed = replace(settings, environ=tuple(sorted(theirs.items())), **changes)
             executor = DaggerExecutor(StepSettings(), changed)
             stack.push_async_callback(executor.close)
             return Bench(executor, own)

@@ -73,7 +73,9 @@ class Host:
             (root / name).mkdir()
         return root
 
-    async def execute(self, before: Container, argv: list[str], stdin: str, expect: str) -> Container:
+    async def execute(
+        self, before: Container, argv: list[str], stdin: str, expect: str
+    ) -> Container:
         """Run a command on a copy of the root. Raises Refused as an engine does."""
         root = Path(tempfile.mkdtemp(dir=self.folder)) / "root"
         await asyncio.to_thread(shutil.copytree, before.root, root, symlinks=True)

@@ -12,7 +12,7 @@ import re
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.dagger.containers import Host
 from tests.dagger.evaluation import Evaluation
@@ -40,16 +40,18 @@ class Engine:
     """`async with`: listens on a port of its own."""
 
     folder: Path
-    environ: dict[str, str] = field(default_factory=dict)
+    environ: dict[str, str] = field(default_factory=dict[str, str])
     """What the CLI that asks has in its environment."""
-    faults: list[Fault] = field(default_factory=list)
-    queries: list[str] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list[Fault])
+    queries: list[str] = field(default_factory=list[str])
     """All that was asked, but introspection and probes."""
     probes: int = 0
-    sessions: dict[str, asyncio.StreamWriter] = field(default_factory=dict)
+    sessions: dict[str, asyncio.StreamWriter | None] = field(
+        default_factory=dict[str, asyncio.StreamWriter | None]
+    )
     opened: int = 0
     """Sessions that ever were."""
-    traceparents: list[str] = field(default_factory=list)
+    traceparents: list[str] = field(default_factory=list[str])
     port: int = 0
 
     def __post_init__(self) -> None:
@@ -61,7 +63,7 @@ class Engine:
         self._thawed.set()
         self.asked = asyncio.Condition()
 
-    async def __aenter__(self) -> Engine:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 
@@ -107,7 +109,7 @@ class Engine:
     async def provided(self) -> tuple[int, str]:
         """A session that nobody's CLI owns."""
         token = secrets.token_hex(8)
-        self.sessions[token] = None  # type: ignore[assignment]
+        self.sessions[token] = None
         return self.port, token
 
     async def _for_ever(self) -> None:
@@ -191,6 +193,8 @@ class Engine:
                 return None
             case "hang":
                 await self._for_ever()
+            case _:
+                pass
         data = fault.body if isinstance(fault.body, bytes) else json.dumps(fault.body).encode()
         return fault.status, data
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -24,7 +25,18 @@ Link = tuple[str, dict[str, Any]]
 Recipe = tuple[Link, ...]
 """How something came to be, from the query's root on: what an id says."""
 
-LEAVES = {"stdout", "stderr", "exitCode", "combinedOutput", "sync", "id", "export", "contents", "version", "stop"}
+LEAVES = {
+    "stdout",
+    "stderr",
+    "exitCode",
+    "combinedOutput",
+    "sync",
+    "id",
+    "export",
+    "contents",
+    "version",
+    "stop",
+}
 
 
 class Failed(Exception):
@@ -45,14 +57,12 @@ class Evaluation:
     host: Host
     environ: Callable[[], dict[str, str]]
     """Of the CLI that asks."""
-    registries: dict[str, str] = field(default_factory=dict)
+    registries: dict[str, str] = field(default_factory=dict[str, str])
     """Error of each registry's host; `hang`: it never answers."""
     refuse: str = ""
     """Error of every execution."""
-    done: dict[str, Container] = field(default_factory=dict)
-    plain: dict[str, str] = field(default_factory=dict)
-    """Secrets that were set by their text."""
-    seen: dict[str, Path] = field(default_factory=dict)
+    done: dict[str, Container] = field(default_factory=dict[str, Container])
+    seen: dict[str, Path] = field(default_factory=dict[str, Path])
     """Files of the host that this session has read."""
     hang: Callable[[], Awaitable[None]] | None = None
 
@@ -66,6 +76,7 @@ class Evaluation:
         assert isinstance(operation, OperationDefinitionNode)
         names: list[str] = []
         recipe: Recipe = ()
+        arguments: dict[str, Any] = {}
         selections = operation.selection_set
         while selections is not None:
             [one] = selections.selections
@@ -138,45 +149,65 @@ class Evaluation:
             raise Refused(error)
         return value
 
-    async def _import(self, value: Container, recipe: Recipe, arguments: dict[str, Any]) -> Container:
+    async def _import(
+        self, value: Container, recipe: Recipe, arguments: dict[str, Any]
+    ) -> Container:
         await self._value(decoded(arguments["source"]))
         return value
 
-    async def _withRootfs(self, value: Container, recipe: Recipe, arguments: dict[str, Any]) -> Container:  # noqa: N802
+    async def _withRootfs(
+        self, value: Container, recipe: Recipe, arguments: dict[str, Any]
+    ) -> Container:
         path = await self._value(decoded(arguments["directory"]))
         root = Path(tempfile.mkdtemp(dir=self.host.folder)) / "root"
         shutil.copytree(path, root, symlinks=True)
         return replace(value, root=root)
 
-    async def _withWorkdir(self, value: Container, recipe: Recipe, arguments: dict[str, Any]) -> Container:  # noqa: N802
-        return replace(value, workdir=os.path.normpath(os.path.join(value.workdir, arguments["path"])))  # noqa: PTH118
+    async def _withWorkdir(
+        self, value: Container, recipe: Recipe, arguments: dict[str, Any]
+    ) -> Container:
+        return replace(value, workdir=os.path.normpath(Path(value.workdir) / arguments["path"]))
 
-    async def _withEnvVariable(self, value: Container, recipe: Recipe, arguments: dict[str, Any]) -> Container:  # noqa: N802
-        return replace(value, environment=(*value.environment, (arguments["name"], arguments["value"])))
+    async def _withEnvVariable(
+        self, value: Container, recipe: Recipe, arguments: dict[str, Any]
+    ) -> Container:
+        return replace(
+            value, environment=(*value.environment, (arguments["name"], arguments["value"]))
+        )
 
-    async def _withVolatileVariable(self, value: Container, recipe: Recipe, arguments: dict[str, Any]) -> Container:  # noqa: N802
+    async def _withVolatileVariable(
+        self, value: Container, recipe: Recipe, arguments: dict[str, Any]
+    ) -> Container:
         return replace(value, volatile=(*value.volatile, (arguments["name"], arguments["value"])))
 
-    async def _withSecretVariable(self, value: Container, recipe: Recipe, arguments: dict[str, Any]) -> Container:  # noqa: N802
+    async def _withSecretVariable(
+        self, value: Container, recipe: Recipe, arguments: dict[str, Any]
+    ) -> Container:
         text = await self._value(decoded(arguments["secret"]))
         return replace(value, secrets=(*value.secrets, (arguments["name"], text)))
 
-    async def _withMountedDirectory(self, value: Container, recipe: Recipe, arguments: dict[str, Any]) -> Container:  # noqa: N802
+    async def _withMountedDirectory(
+        self, value: Container, recipe: Recipe, arguments: dict[str, Any]
+    ) -> Container:
         path = await self._value(decoded(arguments["source"]))
         writable = not arguments.get("readOnly")
         return replace(value, mounts=(*value.mounts, (arguments["path"], path, writable)))
 
-    async def _withMountedFile(self, value: Container, recipe: Recipe, arguments: dict[str, Any]) -> Container:  # noqa: N802
+    async def _withMountedFile(
+        self, value: Container, recipe: Recipe, arguments: dict[str, Any]
+    ) -> Container:
         path = await self._value(decoded(arguments["source"]))
         return replace(value, mounts=(*value.mounts, (arguments["path"], path, True)))
 
-    async def _withMountedCache(self, value: Container, recipe: Recipe, arguments: dict[str, Any]) -> Container:  # noqa: N802
+    async def _withMountedCache(
+        self, value: Container, recipe: Recipe, arguments: dict[str, Any]
+    ) -> Container:
         path = await self._value(decoded(arguments["cache"]))
         return replace(value, mounts=(*value.mounts, (arguments["path"], path, True)))
 
-    async def _withServiceBinding(self, value: Container, recipe: Recipe, arguments: dict[str, Any]) -> Container:  # noqa: N802
-        import asyncio
-
+    async def _withServiceBinding(
+        self, value: Container, recipe: Recipe, arguments: dict[str, Any]
+    ) -> Container:
         name = arguments["service"]
         if name not in self.host.services:
             container, argv = await self._value(decoded(name))
@@ -187,16 +218,23 @@ class Evaluation:
             self.host.services[name] = asyncio.ensure_future(serve())
         return value
 
-    async def _asService(self, value: Container, recipe: Recipe, arguments: dict[str, Any]) -> tuple[Container, list[str]]:  # noqa: N802
+    async def _asService(
+        self, value: Container, recipe: Recipe, arguments: dict[str, Any]
+    ) -> tuple[Container, list[str]]:
         return value, arguments.get("args") or ["sleep", "1000"]
 
-    async def _withExec(self, value: Container, recipe: Recipe, arguments: dict[str, Any]) -> Container:  # noqa: N802
+    async def _withExec(
+        self, value: Container, recipe: Recipe, arguments: dict[str, Any]
+    ) -> Container:
         if self.refuse:
             raise Refused(self.refuse)
         key = _key(value, recipe)
         if key not in self.done:
             self.done[key] = await self.host.execute(
-                value, arguments["args"], arguments.get("stdin", ""), arguments.get("expect", "SUCCESS")
+                value,
+                arguments["args"],
+                arguments.get("stdin", ""),
+                arguments.get("expect", "SUCCESS"),
             )
         return self.done[key]
 
@@ -221,7 +259,7 @@ class Evaluation:
     async def _host(self, _: Any, recipe: Recipe, arguments: dict[str, Any]) -> None:
         return None
 
-    async def _cacheVolume(self, _: Any, recipe: Recipe, arguments: dict[str, Any]) -> Path:  # noqa: N802
+    async def _cacheVolume(self, _: Any, recipe: Recipe, arguments: dict[str, Any]) -> Path:
         path = self.host.folder / f"cache-{arguments['key']}"
         path.mkdir(exist_ok=True)
         return path
@@ -233,7 +271,7 @@ class Evaluation:
         except (KeyError, OSError):
             raise Refused(f"failed to read secret {kind}://{place}: not found") from None
 
-    async def _setSecret(self, _: Any, recipe: Recipe, arguments: dict[str, Any]) -> str:  # noqa: N802
+    async def _setSecret(self, _: Any, recipe: Recipe, arguments: dict[str, Any]) -> str:
         return arguments["plaintext"]
 
 

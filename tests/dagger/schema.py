@@ -100,7 +100,12 @@ def _kind(node: ast.ClassDef) -> str:
     if node.name in INTERFACES:
         return "interface"
     bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
-    for base, kind in (("Scalar", "scalar"), ("Enum", "enum"), ("Input", "input"), ("Type", "object")):
+    for base, kind in (
+        ("Scalar", "scalar"),
+        ("Enum", "enum"),
+        ("Input", "input"),
+        ("Type", "object"),
+    ):
         if base in bases:
             return kind
     return "object" if "Root" in bases else ""
@@ -115,7 +120,9 @@ def _fields(node: ast.ClassDef, kinds: dict[str, str]) -> Iterator[Field]:
             known = {one.arg: one for one in (*method.args.args, *method.args.kwonlyargs)}
             optional = {
                 one.arg
-                for one, default in zip(method.args.kwonlyargs, method.args.kw_defaults, strict=True)
+                for one, default in zip(
+                    method.args.kwonlyargs, method.args.kw_defaults, strict=True
+                )
                 if default is not None
             }
             arguments = tuple(
@@ -151,7 +158,9 @@ def _sent(
             yield str(name.value), next(one for one in names if one in known)
 
 
-def _type(node: ast.expr | None, kinds: dict[str, str], own: str, *, arguments: bool = False) -> str:
+def _type(
+    node: ast.expr | None, kinds: dict[str, str], own: str, *, arguments: bool = False
+) -> str:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         node = ast.parse(node.value, mode="eval").body
     if isinstance(node, ast.BinOp):

@@ -46,9 +46,7 @@ class Bench:
     def __init__(self, executor: DaggerExecutor, environ: Mapping[str, str]) -> None:
         self.executor = executor
         self.store = Store()
-        self._runner = Runner(
-            [executor], plan=lambda _, run_on: run_on("dagger"), environ=environ
-        )
+        self._runner = Runner([executor], plan=lambda _, run_on: run_on("dagger"), environ=environ)
 
     async def run(
         self, spec: StepSpec, on_line: Callable[[str, str], None] | None = None

@@ -1,4 +1,4 @@
-"""An engine and a registry that fail in every way seen so far: what the step's error says, and that the next step runs."""
+"""Engine and registry fail in every way seen so far: what the step's error says, and that the next step runs."""
 
 from __future__ import annotations
 
@@ -30,12 +30,18 @@ async def test_a_connection_that_is_cut_leaves_the_outcome_unknown_and_runs_noth
     """T1: a retry by the SDK would run a failing step five times."""
     engine.faults.append(Fault(kind))
     failed = await bench.failure(shell("exit 3"))
-    assert (failed.error_class, failed.outcome_known, failed.dependency) == ("transient", False, "dagger")
+    assert (failed.error_class, failed.outcome_known, failed.dependency) == (
+        "transient",
+        False,
+        "dagger",
+    )
     assert engine.host.started == (1 if kind == "drop-after" else 0)
     await well(bench)
 
 
-async def test_a_cut_before_the_commands_can_run_is_made_good_by_a_new_session(bench: Bench, engine: Engine) -> None:
+async def test_a_cut_before_the_commands_can_run_is_made_good_by_a_new_session(
+    bench: Bench, engine: Engine
+) -> None:
     engine.faults.append(Fault("drop-before", contains="sync"))
     await well(bench)
     assert (engine.opened, engine.host.started) == (2, 1)
@@ -47,7 +53,11 @@ async def test_a_server_error_without_a_body_means_that_the_engine_is_gone(
 ) -> None:
     engine.faults.append(Fault("answer", status=status, body=b""))
     failed = await bench.failure(shell("true"))
-    assert (failed.error_class, failed.outcome_known, failed.dependency) == ("transient", False, "dagger")
+    assert (failed.error_class, failed.outcome_known, failed.dependency) == (
+        "transient",
+        False,
+        "dagger",
+    )
     await well(bench)
     assert engine.opened == 2
 
@@ -75,16 +85,24 @@ async def test_a_session_that_goes_on_closing_fails_the_step_with_a_known_outcom
 ) -> None:
     engine.faults.append(Fault("answer", status=503, body=error("session is closing"), times=2))
     failed = await bench.failure(shell("true"))
-    assert (failed.error_class, failed.outcome_known, failed.dependency) == ("transient", True, "dagger")
+    assert (failed.error_class, failed.outcome_known, failed.dependency) == (
+        "transient",
+        True,
+        "dagger",
+    )
     assert engine.host.started == 0
     await well(bench)
 
 
-async def test_an_engine_that_shuts_down_leaves_the_outcome_unknown(bench: Bench, engine: Engine) -> None:
+async def test_an_engine_that_shuts_down_leaves_the_outcome_unknown(
+    bench: Bench, engine: Engine
+) -> None:
     """T22: our own CLI is ended, since engine and CLI would wait for each other."""
     await bench.run(shell("true"))
     pid = bench.pid
-    engine.faults.append(Fault("answer", body=error("engine is shutting down", "container", "withExec")))
+    engine.faults.append(
+        Fault("answer", body=error("engine is shutting down", "container", "withExec"))
+    )
     failed = await bench.failure(shell("true"))
     assert (failed.error_class, failed.outcome_known) == ("transient", False)
     with pytest.raises(ProcessLookupError):
@@ -92,12 +110,18 @@ async def test_an_engine_that_shuts_down_leaves_the_outcome_unknown(bench: Bench
     await well(bench)
 
 
-async def test_a_query_that_hangs_is_ended_at_the_limit_and_its_grace(make_bench: MakeBench, engine: Engine) -> None:
+async def test_a_query_that_hangs_is_ended_at_the_limit_and_its_grace(
+    make_bench: MakeBench, engine: Engine
+) -> None:
     """T13, T25: the deadline outside. The session answers others, so it stays."""
     bench = make_bench(grace=timedelta(milliseconds=200))
     engine.faults.append(Fault("hang"))
     failed = await bench.failure(shell("true").limits(timeout=timedelta(milliseconds=100)))
-    assert (failed.error_class, failed.outcome_known, failed.dependency) == ("timeout", False, "dagger")
+    assert (failed.error_class, failed.outcome_known, failed.dependency) == (
+        "timeout",
+        False,
+        "dagger",
+    )
     await well(bench)
     assert engine.opened == 1
 
@@ -112,7 +136,11 @@ async def test_t25_a_frozen_engine_is_noticed_without_any_limit_of_the_step(
     with pytest.raises(Exception, match="no sign of life") as caught:
         await step
     failed: Any = caught.value
-    assert (failed.error_class, failed.outcome_known, failed.dependency) == ("transient", False, "dagger")
+    assert (failed.error_class, failed.outcome_known, failed.dependency) == (
+        "transient",
+        False,
+        "dagger",
+    )
     engine.thaw()
     await until(lambda: not engine.host.running)
     await well(bench)
@@ -128,7 +156,11 @@ async def test_an_engine_that_is_killed_fails_its_steps_at_once_and_serves_again
     with pytest.raises(Exception, match="engine") as caught:
         await step
     failed: Any = caught.value
-    assert (failed.error_class, failed.outcome_known, failed.dependency) == ("transient", False, "dagger")
+    assert (failed.error_class, failed.outcome_known, failed.dependency) == (
+        "transient",
+        False,
+        "dagger",
+    )
     down = await bench.failure(shell("true"))
     assert (down.error_class, down.outcome_known, down.dependency) == ("transient", True, "dagger")
     await engine.start()
@@ -139,7 +171,7 @@ async def test_a_cli_that_is_killed_in_a_step_is_replaced(bench: Bench, engine: 
     step = bench.begin(shell("sleep 1000"))
     await engine.running()
     os.kill(bench.pid, signal.SIGKILL)
-    with pytest.raises(Exception, match="CLI ended|engine") as caught:
+    with pytest.raises(Exception, match=r"CLI ended|engine") as caught:
         await step
     failed: Any = caught.value
     assert (failed.error_class, failed.outcome_known) == ("transient", False)
@@ -174,13 +206,19 @@ async def test_a_registry_that_fails_speaks_against_the_registry_and_never_again
 ) -> None:
     engine.evaluation.registries["registry.example"] = text
     failed = await bench.failure(shell("true"))
-    assert (failed.error_class, failed.dependency, failed.outcome_known) == (error_class, dependency, True)
+    assert (failed.error_class, failed.dependency, failed.outcome_known) == (
+        error_class,
+        dependency,
+        True,
+    )
     engine.evaluation.registries.clear()
     await well(bench)
     assert engine.opened == 1
 
 
-async def test_t25_a_registry_that_never_answers_is_given_up(make_bench: MakeBench, engine: Engine) -> None:
+async def test_t25_a_registry_that_never_answers_is_given_up(
+    make_bench: MakeBench, engine: Engine
+) -> None:
     engine.evaluation.registries["registry.example"] = "hang"
     bench = make_bench(pull_timeout=timedelta(milliseconds=200))
     failed = await bench.failure(shell("true"))
@@ -196,7 +234,7 @@ QUERIES: list[tuple[str, StepSpec, str, str, bool]] = [
     ("open /x: too many open files", shell("true"), "resource", "dagger", False),
     ("mkdir /x: read-only file system", shell("true"), "resource", "dagger", False),
     ("bound service db exited before the container", shell("true"), "step", "", True),
-    ("secret env var not found: \"X...\"", shell("true"), "invalid", "", True),
+    ('secret env var not found: "X..."', shell("true"), "invalid", "", True),
     ("context canceled", shell("true"), "transient", "dagger", False),
     ("panic while resolving Container.withExec: nil map", shell("true"), "bug", "", True),
     ("something that nobody has seen", shell("true"), "invalid", "", True),
@@ -205,19 +243,32 @@ QUERIES: list[tuple[str, StepSpec, str, str, bool]] = [
 
 @pytest.mark.parametrize(("text", "spec", "error_class", "dependency", "known"), QUERIES)
 async def test_what_an_engine_says_has_its_class(
-    bench: Bench, engine: Engine, text: str, spec: StepSpec, error_class: str, dependency: str, known: bool  # noqa: FBT001
+    bench: Bench,
+    engine: Engine,
+    text: str,
+    spec: StepSpec,
+    error_class: str,
+    dependency: str,
+    known: bool,  # noqa: FBT001
 ) -> None:
     body = error(text, "container", "from", "withExec", "stdout")
     engine.faults.append(Fault("answer", body=body))
     failed = await bench.failure(spec)
-    assert (failed.error_class, failed.dependency, failed.outcome_known) == (error_class, dependency, known)
+    assert (failed.error_class, failed.dependency, failed.outcome_known) == (
+        error_class,
+        dependency,
+        known,
+    )
     await well(bench)
 
 
 MALFORMED: list[Any] = [
     {"data": None, "errors": ["not an object"]},
     {"data": None, "errors": [{"path": 5}]},
-    {"data": None, "errors": [{"message": "x", "path": ["withExec"], "extensions": {"_type": "EXEC_ERROR"}}]},
+    {
+        "data": None,
+        "errors": [{"message": "x", "path": ["withExec"], "extensions": {"_type": "EXEC_ERROR"}}],
+    },
     {"data": {"node": None}},
     {"data": {}},
     [],
@@ -236,7 +287,9 @@ async def test_a_malformed_answer_is_a_classified_failure_and_nothing_breaks(
     await well(bench)
 
 
-async def test_a_token_that_is_refused_is_a_matter_of_credentials(make_bench: MakeBench, engine: Engine) -> None:
+async def test_a_token_that_is_refused_is_a_matter_of_credentials(
+    make_bench: MakeBench, engine: Engine
+) -> None:
     from switchgear.steps.executors.dagger_settings import ProvidedSession
 
     bench = make_bench(provided=ProvidedSession(engine.port, "wrong"))
@@ -244,17 +297,25 @@ async def test_a_token_that_is_refused_is_a_matter_of_credentials(make_bench: Ma
     assert (failed.error_class, failed.dependency, failed.outcome_known) == ("auth", "dagger", True)
 
 
-async def test_a_provided_session_that_is_gone_is_transient(make_bench: MakeBench, engine: Engine) -> None:
+async def test_a_provided_session_that_is_gone_is_transient(
+    make_bench: MakeBench, engine: Engine
+) -> None:
     from switchgear.steps.executors.dagger_settings import ProvidedSession
 
     port, token = await engine.provided()
     bench = make_bench(provided=ProvidedSession(port, token))
     await engine.kill()
     failed = await bench.failure(shell("true"))
-    assert (failed.error_class, failed.dependency, failed.outcome_known) == ("transient", "dagger", True)
+    assert (failed.error_class, failed.dependency, failed.outcome_known) == (
+        "transient",
+        "dagger",
+        True,
+    )
 
 
-async def test_an_engine_that_starts_slowly_is_waited_for(make_bench: MakeBench, engine: Engine) -> None:
+async def test_an_engine_that_starts_slowly_is_waited_for(
+    make_bench: MakeBench, engine: Engine
+) -> None:
     bench = make_bench()
     engine.freeze()
     step = bench.begin(shell("echo late"))

@@ -34,7 +34,9 @@ def children() -> set[int]:
     return {int(pid) for pid in listed.split() if alive(int(pid))}
 
 
-async def test_a_session_is_ready_and_ends_when_it_is_let_go(settings: DaggerSettings, engine: Engine) -> None:
+async def test_a_session_is_ready_and_ends_when_it_is_let_go(
+    settings: DaggerSettings, engine: Engine
+) -> None:
     session = await CliSession.start(settings)
     assert session.alive and session.port and session.token in engine.sessions
     await session.close()
@@ -43,15 +45,19 @@ async def test_a_session_is_ready_and_ends_when_it_is_let_go(settings: DaggerSet
 
 
 @pytest.mark.parametrize("how", ["never", "garbage"])
-async def test_a_cli_that_never_answers_or_talks_nonsense_is_killed(settings: DaggerSettings, how: str) -> None:
+async def test_a_cli_that_never_answers_or_talks_nonsense_is_killed(
+    settings: DaggerSettings, how: str
+) -> None:
     """Both ignore SIGTERM."""
     before = children()
-    with pytest.raises(SessionFailed, match="not ready within|cannot be read"):
+    with pytest.raises(SessionFailed, match=r"not ready within|cannot be read"):
         await CliSession.start(replace(told(settings, FAKE_CLI=how), start_timeout=SHORT))
     assert children() <= before
 
 
-async def test_t5_a_start_that_is_cancelled_leaves_no_child(settings: DaggerSettings, tmp_path: Path) -> None:
+async def test_t5_a_start_that_is_cancelled_leaves_no_child(
+    settings: DaggerSettings, tmp_path: Path
+) -> None:
     seen = tmp_path / "started"
     before = children()
     silent = told(settings, FAKE_CLI="never", FAKE_CLI_ENVIRONMENT=str(seen))
@@ -63,7 +69,9 @@ async def test_t5_a_start_that_is_cancelled_leaves_no_child(settings: DaggerSett
     assert children() <= before
 
 
-async def test_t6_a_cli_whose_engine_is_gone_is_not_waited_for(settings: DaggerSettings, engine: Engine) -> None:
+async def test_t6_a_cli_whose_engine_is_gone_is_not_waited_for(
+    settings: DaggerSettings, engine: Engine
+) -> None:
     """It would try for ten minutes; an engine that does not listen is seen before it starts."""
     await engine.kill()
     with pytest.raises(SessionFailed, match="cannot be reached") as caught:
@@ -76,7 +84,7 @@ async def test_t6_a_cli_that_searches_behind_an_unknown_scheme_ends_at_the_deadl
 ) -> None:
     engine.freeze()
     before = children()
-    with pytest.raises(SessionFailed, match="not ready within 0.7 s"):
+    with pytest.raises(SessionFailed, match=r"not ready within 0\.7 s"):
         await CliSession.start(replace(settings, start_timeout=SHORT))
     assert children() <= before
 
@@ -109,7 +117,9 @@ async def test_t23_a_cli_never_inherits_a_session(settings: DaggerSettings, tmp_
     assert got["_EXPERIMENTAL_DAGGER_RUNNER_HOST"] == settings.runner
 
 
-async def test_t26_why_a_session_did_not_start_is_said_and_bounded(settings: DaggerSettings) -> None:
+async def test_t26_why_a_session_did_not_start_is_said_and_bounded(
+    settings: DaggerSettings,
+) -> None:
     with pytest.raises(SessionFailed, match="exit code 1") as caught:
         await CliSession.start(told(settings, FAKE_CLI="says:no driver for scheme x"))
     assert caught.value.stderr.endswith("no driver for scheme x\n")
@@ -129,7 +139,9 @@ async def test_a_cli_that_does_not_exist_is_a_setting_to_correct(make_bench: Mak
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs PR_SET_PDEATHSIG")
-async def test_a_cli_dies_with_an_agent_that_is_killed(settings: DaggerSettings, tmp_path: Path) -> None:
+async def test_a_cli_dies_with_an_agent_that_is_killed(
+    settings: DaggerSettings, tmp_path: Path
+) -> None:
     """Even while it looks for its engine, when a closed stdin does not end it."""
     seen = tmp_path / "environment"
     script = (
@@ -141,7 +153,9 @@ async def test_a_cli_dies_with_an_agent_that_is_killed(settings: DaggerSettings,
     import msgspec
 
     pid_file = tmp_path / "pid"
-    silent = told(settings, FAKE_CLI="never", FAKE_CLI_ENVIRONMENT=str(seen), FAKE_CLI_PID=str(pid_file))
+    silent = told(
+        settings, FAKE_CLI="never", FAKE_CLI_ENVIRONMENT=str(seen), FAKE_CLI_PID=str(pid_file)
+    )
     agent = await asyncio.create_subprocess_exec(
         sys.executable, "-c", script, msgspec.json.encode(silent).decode(), stdin=subprocess.DEVNULL
     )
@@ -165,14 +179,18 @@ async def test_an_idle_session_is_released(make_bench: MakeBench, engine: Engine
     assert (await bench.run(shell("echo again"))).stdout == "again\n"
 
 
-async def test_t22_a_session_is_given_back_on_close_while_the_engine_waits_for_it(bench: Bench, engine: Engine) -> None:
+async def test_t22_a_session_is_given_back_on_close_while_the_engine_waits_for_it(
+    bench: Bench, engine: Engine
+) -> None:
     await bench.run(shell("true"))
     assert engine.sessions
     await bench.executor.close()
     await until(lambda: not engine.sessions)
 
 
-async def test_a_provided_session_is_used_and_never_ended(make_bench: MakeBench, engine: Engine) -> None:
+async def test_a_provided_session_is_used_and_never_ended(
+    make_bench: MakeBench, engine: Engine
+) -> None:
     from switchgear.steps.executors.dagger_settings import ProvidedSession
 
     port, token = await engine.provided()
@@ -219,7 +237,9 @@ def test_the_token_of_a_session_is_in_no_text() -> None:
     assert "hush" not in repr(found)
 
 
-async def test_health_tells_an_engine_that_answers_from_one_that_does_not(bench: Bench, engine: Engine) -> None:
+async def test_health_tells_an_engine_that_answers_from_one_that_does_not(
+    bench: Bench, engine: Engine
+) -> None:
     assert (await bench.executor.health()).ok
     assert not engine.sessions
     await bench.run(shell("true"))

@@ -59,7 +59,9 @@ async def test_outputs_keep_their_last_part_and_say_how_much_is_missing(bench: B
     assert result.truncated == 390
 
 
-async def test_the_time_limit_holds_inside_and_ends_the_whole_tree(bench: Bench, engine: Engine) -> None:
+async def test_the_time_limit_holds_inside_and_ends_the_whole_tree(
+    bench: Bench, engine: Engine
+) -> None:
     spec = shell("sleep 1000 & sleep 1000").limits(timeout=timedelta(milliseconds=200))
     failed = await bench.failure(spec)
     assert (failed.error_class, failed.outcome_known) == ("timeout", False)
@@ -76,7 +78,9 @@ async def test_limits_hold_for_each_process_and_the_result_says_so(bench: Bench)
     assert (result.limits.memory, result.limits.cpu) == ("address-space", "cpu-time")
 
 
-async def test_environment_directory_and_mounts_are_as_the_spec_says(bench: Bench, tmp_path: Path) -> None:
+async def test_environment_directory_and_mounts_are_as_the_spec_says(
+    bench: Bench, tmp_path: Path
+) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a").write_text("A", "utf-8")
     (tmp_path / "one").write_text("1", "utf-8")
@@ -111,7 +115,9 @@ async def test_an_output_that_is_missing_is_the_steps_failure(bench: Bench) -> N
     assert "report.xml" in failed.why
 
 
-async def test_large_files_leave_by_export_and_not_through_an_answer(bench: Bench, engine: Engine) -> None:
+async def test_large_files_leave_by_export_and_not_through_an_answer(
+    bench: Bench, engine: Engine
+) -> None:
     spec = shell("head -c 5000000 /dev/zero >big").workdir("/tmp/w").output("big", "big")
     result = await bench.run(spec)
     assert result.outputs["big"].size == 5_000_000
@@ -146,7 +152,9 @@ async def test_a_cache_keeps_what_a_step_left(bench: Bench) -> None:
     assert (await bench.run(spec)).stdout.endswith(".x\n")
 
 
-async def test_a_service_runs_beside_the_step_and_ends_with_it(bench: Bench, engine: Engine) -> None:
+async def test_a_service_runs_beside_the_step_and_ends_with_it(
+    bench: Bench, engine: Engine
+) -> None:
     spec = shell("true").service("db", container(IMAGE).exec("sleep", "1000"))
     await bench.run(spec)
     await until(lambda: not engine.host.running)
@@ -190,13 +198,17 @@ async def test_what_an_engine_cannot_do_is_refused_before_anything_runs(
     assert engine.opened == 0
 
 
-async def test_a_step_without_network_is_refused_where_the_agent_insists(make_bench: MakeBench) -> None:
+async def test_a_step_without_network_is_refused_where_the_agent_insists(
+    make_bench: MakeBench,
+) -> None:
     bench = make_bench(strict_network=True)
     assert "network" in (await bench.failure(shell("true"))).what
     assert (await bench.run(shell("true").network())).exit_code == 0
 
 
-async def test_an_image_without_a_shell_is_named_as_the_reason(bench: Bench, engine: Engine) -> None:
+async def test_an_image_without_a_shell_is_named_as_the_reason(
+    bench: Bench, engine: Engine
+) -> None:
     engine.host.without_shell = True
     failed = await bench.failure(shell("true"))
     assert failed.error_class == "invalid"
@@ -205,7 +217,11 @@ async def test_an_image_without_a_shell_is_named_as_the_reason(bench: Bench, eng
 
 async def test_dependencies_are_the_engine_and_each_registry(bench: Bench) -> None:
     spec = shell("true").service("db", container("postgres:16").exec("postgres"))
-    assert bench.executor.dependencies(spec) == ("dagger", "registry:docker.io", "registry:registry.example")
+    assert bench.executor.dependencies(spec) == (
+        "dagger",
+        "registry:docker.io",
+        "registry:registry.example",
+    )
     assert bench.executor.dependencies(shell("true", "oci:/x.tar")) == ("dagger",)
 
 
@@ -219,7 +235,9 @@ async def test_a_cancelled_step_leaves_no_process(bench: Bench, engine: Engine) 
     assert engine.opened == 1
 
 
-async def test_no_more_steps_run_at_once_than_allowed(make_bench: MakeBench, engine: Engine) -> None:
+async def test_no_more_steps_run_at_once_than_allowed(
+    make_bench: MakeBench, engine: Engine
+) -> None:
     bench = make_bench(concurrency=2)
     tasks = [bench.begin(shell("read x; echo $x").stdin("")) for _ in range(6)]
     most = 0
@@ -235,7 +253,9 @@ async def test_no_more_steps_run_at_once_than_allowed(make_bench: MakeBench, eng
     assert 0 < most <= 2
 
 
-async def test_a_released_session_leaves_no_cli_and_another_is_opened_when_needed(bench: Bench, engine: Engine) -> None:
+async def test_a_released_session_leaves_no_cli_and_another_is_opened_when_needed(
+    bench: Bench, engine: Engine
+) -> None:
     await bench.run(shell("true"))
     pid = bench.pid
     await bench.executor.close()

@@ -68,7 +68,7 @@ class Links:
 
     async def _opened(self) -> Link:
         async with self._opening:
-            link = self.current
+            link = await self._trusted()
             if link is None:
                 if self._link is not None:
                     await self.retire(self._link, str(self._link.lost.result()))
@@ -81,6 +81,15 @@ class Links:
             if self._monitor is None or self._monitor.done():
                 self._monitor = asyncio.ensure_future(self._watch(link))
             return link
+
+    async def _trusted(self) -> Link | None:
+        """The open session; after a rest only if its engine still answers: it may have been started anew."""
+        link = self.current
+        if link is None or link.users:
+            return link
+        if not await link.probe(self._settings.probe_timeout.total_seconds()):
+            link.lose("the engine gives no sign of life after a rest")
+        return self.current
 
     async def _watch(self, link: Link) -> None:
         """Ask for a sign of life while somebody uses the session: a frozen engine closes nothing."""

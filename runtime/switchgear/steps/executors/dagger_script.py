@@ -1,8 +1,8 @@
 """The shell script that runs a step's commands inside the engine, and what it tells at its end. Pure.
 
 One script for all commands: it bounds the outputs where they arise, holds the time limit (the engine has none), and
-brings every exit code back as data (the engine hands on 0 to 127 only). Needs `sh`, `tail`, `wc`, `mkdir`, `rm` and
-`sleep` of the image. What is left running when it ends, the engine kills with the container.
+brings every exit code back as data (the engine hands on 0 to 127 only). Needs `sh`, `tail`, `wc`, `rm` and `sleep` of
+the image. What is left running when it ends, the engine kills with the container.
 """
 
 from __future__ import annotations
@@ -24,27 +24,29 @@ RUN = "SWITCHGEAR_RUN"
 
 _BEGIN = """\
 r=${SWITCHGEAR_RUN-}; m=@MARK@; t=; p=; c=0; b=; f=
-d=${TMPDIR:-/tmp}/.$m.$$; mkdir -p "$d" 2>/dev/null || { d=./.$m.$$; mkdir -p "$d" || exit 125; }
-: >"$d/o"; : >"$d/e"; exec 3<&0 </dev/null
+o=${TMPDIR:-/tmp}/.$m.$$; { : >"$o"; } 2>/dev/null || { o=./.$m.$$; : >"$o" || exit 125; }
+e=$o.e; : >"$e"; exec 3<&0 </dev/null
 trap 't=1; [ -z "$p" ] || kill -9 "$p" 2>/dev/null' USR1
 read -r b x 2>/dev/null </proc/uptime
 """
 _WATCH = "{ sleep @SECONDS@ 2>/dev/null || sleep @WHOLE@; kill -USR1 $$; } >/dev/null 2>&1 3<&- &\n"
 _COMMAND = """\
-( @LIMITS@exec @ARGV@ ) >>"$d/o" 2>>"$d/e" @INPUT@3<&- & p=$!
+( @LIMITS@exec @ARGV@ ) >>"$o" 2>>"$e" @INPUT@3<&- & p=$!
 wait "$p"; c=$?; [ -z "$t" ] || { wait "$p"; break; }
 case $c in @CODES@) ;; *) break;; esac
 """
+# Each program that is started costs a millisecond or more, so none is for what is empty.
 _END = """\
 read -r f x 2>/dev/null </proc/uptime
-so=$(($(wc -c <"$d/o"))); se=$(($(wc -c <"$d/e"))); y=
+so=0; se=0; y=
+[ ! -s "$o" ] || so=$(($(wc -c <"$o"))); [ ! -s "$e" ] || se=$(($(wc -c <"$e")))
 @OUTPUTS@
 k=1; [ -n "$t" ] || case $c in @CODES@) k=;; esac
 z="$m $c ${t:-0} ${b:--} ${f:--} $so $se ${r:--} ${y:--}"
-tail -c @LIMIT@ "$d/o"
-if [ -n "$k" ] && [ @REUSABLE@ = 1 ]; then tail -c @LIMIT@ "$d/e" >&2; x=1
-else printf '\\n%s:e\\n' "$m"; tail -c @LIMIT@ "$d/e"; x=0; fi
-rm -rf "$d"; printf '\\n%s\\n' "$z"; exit $x
+[ $so = 0 ] || tail -c @LIMIT@ "$o"
+if [ -n "$k" ] && [ @REUSABLE@ = 1 ]; then [ $se = 0 ] || tail -c @LIMIT@ "$e" >&2; x=1
+else printf '\\n%s:e\\n' "$m"; [ $se = 0 ] || tail -c @LIMIT@ "$e"; x=0; fi
+printf '\\n%s\\n' "$z"; @CLEAN@exit $x
 """
 _OUTPUT = "if [ -d @PATH@ ]; then y=${y}d; elif [ -f @PATH@ ]; then y=${y}f; else y=${y}-; fi"
 
@@ -120,6 +122,8 @@ def script(spec: StepSpec) -> str:
             CODES=codes,
             LIMIT=str(spec.output_limit),
             REUSABLE=str(int(spec.reusable)),
+            # Where it writes, an output may be: else nobody sees the container again.
+            CLEAN='rm -f "$o" "$e"; ' if spec.declared_outputs or spec.caches else "",
         )
     )
     return "".join(parts)

@@ -62,7 +62,9 @@ class DaggerSettings(Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         # The environment holds credentials.
-        return f"DaggerSettings(cli={self.cli!r}, runner={self.runner!r}, provided={self.provided!r})"
+        return (
+            f"DaggerSettings(cli={self.cli!r}, runner={self.runner!r}, provided={self.provided!r})"
+        )
 
     @property
     def configured(self) -> bool:
