@@ -68,7 +68,9 @@ class RolloutPlan:
         if choice.fallback is not None:
             return await self._falling_back(choice, choice.fallback, run_on)
         _tell(choice.decision)
-        return await run_on(choice.first)
+        outcome = await run_on(choice.first)
+        _tell(replace(choice.decision, executor=outcome.executor))
+        return outcome
 
     async def choose(self, asked: Asked) -> tuple[Choice, RolloutRule] | None:
         """What is to run, and by which rule; None where the capability has no rule for this step."""
@@ -79,6 +81,9 @@ class RolloutPlan:
             return None
         pattern, rule = found
         choice = rules.choose(pattern, rule, asked.task, repeatable=asked.spec.repeatable)
+        if asked.spec.host_only and asked.spec.image is None:
+            why = "the step needs this host: it only runs as a process"
+            return Choice(replace(choice.decision, executor="process", why=why), "process"), rule
         if choice.shadow is not None and choice.shadow not in self._executors:
             why = f"not shadowed: this agent has no executor {choice.shadow}"
             choice = Choice(replace(choice.decision, why=why), choice.first)
@@ -96,7 +101,14 @@ class RolloutPlan:
             why = f"{error.code}: {error.what}"[: 10 * _SHOWN]
             _tell(replace(choice.decision, executor=fallback, fell_back=why))
             log.warning("rollout.fell-back to %s: %s", fallback, why)
-            return await run_on(fallback)
+            try:
+                return await run_on(fallback)
+            except StepFailed as second:
+                if second.error_class != "invalid":
+                    raise
+                # It cannot run there at all, such as an image as a process: the first failure is the one to mend.
+                _tell(replace(choice.decision, fell_back=f"{why}; {second.what}"[: 10 * _SHOWN]))
+                raise error from second
         _tell(choice.decision)
         return outcome
 
@@ -104,7 +116,7 @@ class RolloutPlan:
         self, choice: Choice, rule: RolloutRule, shadow: ExecutorName, run_on: RunOn
     ) -> Outcome:
         """On both at the same time; the shadow's end, and its failure, only shows in the comparison."""
-        beside = asyncio.ensure_future(_end(run_on(shadow, quiet=True)))
+        beside = asyncio.ensure_future(_beside(run_on(shadow, quiet=True)))
         try:
             served = await _end(run_on(choice.first))
             took = timedelta(0) if isinstance(served, SwitchgearError) else served.duration
@@ -130,6 +142,17 @@ async def _end(running: Awaitable[Outcome]) -> Outcome | SwitchgearError:
         return error
 
 
+async def _beside(running: Awaitable[Outcome]) -> Outcome | SwitchgearError:
+    """How a shadow run ended: whatever it raises is not the task's trouble."""
+    try:
+        return await _end(running)
+    except Exception as error:
+        log.exception("rollout.shadow-failed")
+        found = verdict(error)
+        what = f"{type(error).__name__}: {error}"[:_SHOWN]
+        return StepFailed(what, key="", error_class=found.error_class, dependency=found.dependency)
+
+
 def _compared(
     shadow: ExecutorName,
     rule: RolloutRule,
@@ -152,9 +175,10 @@ def _compared(
     ]
     if rule.compare_stdout:
         pairs.append(("stdout", served.stdout.rstrip(), beside.stdout.rstrip()))
-    timed = (
-        not served.cached and not beside.cached
-    )  # a cache hit is no measure of what the work takes
+    if served.executor == beside.executor:
+        return Comparison(executor=shadow, skipped=f"both ran on {served.executor}")
+    # a cache hit is no measure of what the work takes
+    timed = not served.cached and not beside.cached
     return Comparison(
         executor=shadow,
         differences=tuple(

@@ -208,6 +208,8 @@ async def test_what_differs_is_shown_from_where_it_differs() -> None:
             [],
             "the breaker of dagger was open",
         ),
+        (outcome("process"), OSError(28, "full"), [], "disk failed: resource"),
+        (outcome("process"), KeyError("oops"), [], "something failed: transient"),
         (outcome("process"), HANGS, [], "it took too long beside the run that served"),
     ],
 )
@@ -252,6 +254,28 @@ async def test_an_agent_without_the_other_executor_serves_without_a_shadow() -> 
     assert decision.why == "not shadowed: this agent has no executor dagger"
 
 
+@pytest.mark.parametrize("mode", ["dagger", "shadow", "fallback"])
+async def test_a_step_that_needs_this_host_runs_as_a_process_once(mode: Mode) -> None:
+    """Two processes would compare well, and say nothing of an engine."""
+    executors = Executors()
+    spec = command("true").idempotent().on_host()
+    _, decision = await run(executors, RolloutRule(mode=mode), spec=spec)
+    assert executors.asked == ["process"]
+    assert decision is not None
+    assert (decision.executor, decision.why) == (
+        "process",
+        "the step needs this host: it only runs as a process",
+    )
+
+
+async def test_two_runs_on_one_executor_are_not_compared() -> None:
+    executors = Executors(dagger=outcome("process"))
+    _, decision = await run(executors, RolloutRule(mode="shadow"))
+    assert decision is not None
+    assert decision.comparison is not None
+    assert decision.comparison.skipped == "both ran on process"
+
+
 async def test_a_cancelled_step_leaves_neither_run_behind() -> None:
     executors = Executors(process=HANGS, dagger=HANGS)
     running = asyncio.create_task(run(executors, RolloutRule(mode="shadow")))
@@ -288,6 +312,23 @@ async def test_only_a_failure_that_took_no_effect_falls_back(
     else:
         assert end is error
         assert (decision.executor, decision.fell_back) == ("dagger", "")
+
+
+@pytest.mark.parametrize(("second", "raised"), [("invalid", "dagger"), ("transient", "process")])
+async def test_a_step_that_cannot_run_elsewhere_fails_as_it_did_first(
+    second: str, raised: str
+) -> None:
+    """An image is no process: what is to be mended is the engine."""
+    errors = {
+        "dagger": failed("transient", dependency="dagger"),
+        "process": failed(second),
+    }
+    executors = Executors(**errors)
+    end, decision = await run(executors, RolloutRule(mode="fallback"))
+    assert executors.asked == ["dagger", "process"]
+    assert end is errors[raised]
+    assert decision is not None
+    assert decision.executor == raised
 
 
 async def test_an_exit_code_is_an_outcome_and_never_falls_back() -> None:
