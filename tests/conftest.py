@@ -25,13 +25,6 @@ def pytest_configure() -> None:
     os.environ.setdefault("SWITCHGEAR_ISOLATION", "preferred")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse names that are another in each process: processes that share the tests could not tell which is which."""
-    for item in items:
-        if "set({" in item.nodeid or " at 0x" in item.nodeid:
-            raise pytest.UsageError(f"give the parameters of {item.nodeid} other ids")
-
-
 @pytest.fixture(scope="session")
 def nats_binary() -> Path:
     """Skip where no nats-server is installed, but never in CI: a green run must have tested it."""
