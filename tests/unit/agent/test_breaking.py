@@ -184,6 +184,7 @@ async def test_a_breaker_that_lets_probes_through_pulls_as_many_tasks_as_there_a
         await asyncio.sleep(OPEN_FOR.total_seconds())
         assert gate.entered == 2
         assert (await stands(on, "half-open")).busy == 2
+        assert not any(releases(on.history(one.id)) for one in more)
         gate.open()
         for one in (first, *more):
             await one.result(Text)
