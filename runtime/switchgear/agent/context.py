@@ -20,11 +20,14 @@ from switchgear.contract.topic import Topic
 from switchgear.errors import NotDeclared, UsageError
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
     from switchgear.agent.outcome import Outcome
     from switchgear.agent.run import Run
     from switchgear.agent.saga import Saga
     from switchgear.agent.waiting import Inbox
     from switchgear.contract.capability import AnyCapability
+    from switchgear.steps.executors.dagger_link import Client as DaggerClient
     from switchgear.steps.result import RunResult
     from switchgear.steps.spec import StepSpec
     from switchgear.tasks.handle import TaskHandle
@@ -251,6 +254,16 @@ class Context(Ambient):
         from switchgear.agent.saga import Saga
 
         return Saga(self._run.recording, self._run.undos)
+
+    def dagger(self) -> AbstractAsyncContextManager[DaggerClient]:
+        """A client of the Dagger SDK for an `async with` block, on a session of its own, which ends with the block.
+
+        The block counts as one call of the dependency `dagger`. Nothing of it is recorded: put it into a step.
+        Raises ConfigError without an engine, ExtraMissing without the SDK, BreakerOpen, StepFailed without a session.
+        """
+        from switchgear.agent.dagger_client import dagger_client
+
+        return dagger_client(self._run.services.guards)
 
     async def publish(
         self, topic: Topic[T] | str, value: T, *, key: str | None = None, to: str | None = None

@@ -17,8 +17,11 @@ from switchgear.steps.executors.dagger_session import CliSession
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+    from typing import TypeAlias
 
     import dagger
+
+    Client: TypeAlias = dagger.Client
 
     from switchgear.steps.executors.dagger_settings import DaggerSettings
 

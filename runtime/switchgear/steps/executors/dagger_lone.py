@@ -1,0 +1,48 @@
+"""A session for one block of code that speaks to the SDK itself: watched while it lasts, ended with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
+
+from switchgear.resilience.dagger_failures import dagger_finding
+from switchgear.steps.executors.dagger_errors import facts, failed
+from switchgear.steps.executors.dagger_link import Link
+
+if TYPE_CHECKING:
+    from switchgear.steps.executors.dagger_link import Client
+    from switchgear.steps.executors.dagger_settings import DaggerSettings
+
+KEY = "dagger"
+
+
+@asynccontextmanager
+async def lone(settings: DaggerSettings) -> AsyncGenerator[Client]:
+    """A client of its own; its session ends with the block, and all that still runs in it.
+
+    Raises StepFailed where no session can be had. An engine that gives no sign of life any more ends the session: what
+    the block awaits fails then, instead of waiting for ever.
+    """
+    try:
+        link = await Link.open(settings)
+    except Exception as error:
+        known = facts(error)
+        raise failed(KEY, known, dagger_finding(known)) from error
+    watching = asyncio.ensure_future(_watch(link, settings))
+    try:
+        yield link.client
+    finally:
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+        await asyncio.shield(asyncio.ensure_future(link.close(kill=True)))
+
+
+async def _watch(link: Link, settings: DaggerSettings) -> None:
+    while True:
+        await asyncio.sleep(settings.probe_every.total_seconds())
+        if not await link.probe(settings.probe_timeout.total_seconds()):
+            await link.close(kill=True)
+            return
