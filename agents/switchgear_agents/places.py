@@ -12,7 +12,7 @@ from switchgear_agents.refusals import Refused
 
 GIT_HOME = (".gitconfig", ".git-credentials", ".netrc", ".ssh", ".config/git")
 """Files of the user's home by which git reaches hosts."""
-OWN_BIN = "SWITCHGEAR_AGENTS_BIN"
+OWN_BIN = "AGENT_BIN"
 """Variable that tells a program where the tools of its agent are."""
 SYSTEM = ("/usr/", "/opt/", "/etc/", "/nix/store/")
 """What every process step is shown of the host."""
