@@ -33,6 +33,8 @@ DECIDED: ContextVar[list[Decision] | None] = ContextVar("switchgear_decided", de
 LEAST_PATIENCE = timedelta(seconds=30)
 _TIMES = 3
 """A shadow run may go on for this many times as long as the run that serves took, and at least for the above."""
+_TICK = timedelta(milliseconds=10)
+"""What a container's clock can tell: shorter runs count as so long."""
 _SHOWN = 200
 """Characters of what differs that are kept."""
 
@@ -184,8 +186,8 @@ def _compared(
         differences=tuple(
             _difference(what, one, other) for what, one, other in pairs if one != other
         ),
-        served=served.duration if timed else timedelta(0),
-        shadow=beside.duration if timed else timedelta(0),
+        served=max(served.duration, _TICK) if timed else timedelta(0),
+        shadow=max(beside.duration, _TICK) if timed else timedelta(0),
     )
 
 

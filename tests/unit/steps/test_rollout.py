@@ -227,6 +227,14 @@ async def test_a_shadow_that_fails_only_shows_in_the_comparison(
     assert executors.cancelled == (["dagger"] if dagger is HANGS else [])
 
 
+async def test_runs_too_short_to_be_timed_count_as_equally_long() -> None:
+    executors = Executors(process=outcome("process", 0.002), dagger=outcome("dagger", 0))
+    _, decision = await run(executors, RolloutRule(mode="shadow"))
+    assert decision is not None
+    assert decision.comparison is not None
+    assert decision.comparison.served == decision.comparison.shadow == timedelta(milliseconds=10)
+
+
 async def test_a_cache_hit_is_compared_but_not_timed() -> None:
     executors = Executors(dagger=outcome("dagger", 0.001, cached=True))
     _, decision = await run(executors, RolloutRule(mode="shadow"))
