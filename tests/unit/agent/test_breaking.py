@@ -273,6 +273,17 @@ async def test_a_breaker_that_is_held_open_refuses_until_it_is_reset() -> None:
         assert (state.forced_by, state.opened) == ("", 0)
 
 
+async def test_an_order_that_says_nothing_to_do_is_none(caplog: pytest.LogCaptureFixture) -> None:
+    """Anybody may send one: it is logged, and the instance goes on."""
+    async with stage() as on:
+        member = await on.join(calling(Service()))
+        subject = subjects.control(member.worker.agent.name, member.bus.name)
+        on.bus.core.publish(subject, codec.encode(Command(verb="breaker", dependency="svc")))
+        assert await on.mesh.call("call", Text("a")) == {"text": "a well"}
+        assert (await stands(on, "closed")).forced_by == ""
+    assert "agent.command-refused" in caplog.text
+
+
 async def test_a_breaker_that_is_held_closed_lets_all_through_whatever_they_meet() -> None:
     """Their failures are counted and shown, and decide nothing."""
     service = Service(up=False)

@@ -304,3 +304,10 @@ def test_a_policy_that_makes_no_sense_is_told(policy: Breaker, fault: str) -> No
 def test_the_default_policy_makes_sense() -> None:
     assert breaker_fault(Breaker()) == ""
     assert not COUNTED & ANSWERED
+
+
+def test_a_breaker_that_nobody_listens_to_opens_all_the_same() -> None:
+    circuit = Circuit(replace(THEIRS, in_a_row=1), 0.0, lambda: 0.0)
+    circuit.failure(circuit.acquire(0.0), 0.0, 0.1, "timeout")
+    assert circuit.state == "open"
+    assert circuit.seen(0.0).why == "1 calls in a row failed, the last with timeout"

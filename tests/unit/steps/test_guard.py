@@ -258,7 +258,6 @@ async def test_places_of_cancelled_callers_are_not_lost() -> None:
     await callers.come(2)
     assert callers.inside == 2
     callers.leave.release()
-    await asyncio.sleep(0)
     await asyncio.sleep(0)  # the one that waited has its turn, and has not run yet
     callers.tasks[4].cancel()
     await asyncio.sleep(0.01)
@@ -319,6 +318,9 @@ async def test_a_failure_of_one_of_several_dependencies_is_that_ones() -> None:
     with pytest.raises(OSError, match="unexpected"):
         await work(OSError("unexpected"))
     assert calls() == {"dagger": (3, 0.333), "registry:a": (3, 0.333)}
+    with pytest.raises(BreakerOpen, match="inner"):
+        await work(BreakerOpen("inner", dependency="inner"))
+    assert calls()["dagger"][0] == 3
     with pytest.raises(StepFailed):
         await work(StepFailed("gone", key="x", error_class="transient", dependency="dagger"))
     with pytest.raises(BreakerOpen, match="dagger"):
