@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import stat
 import tarfile
 from pathlib import Path
@@ -65,9 +66,53 @@ def unpack(artifact: Artifact, data: bytes, path: Path) -> None:
             return
         path.mkdir()
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
-            archive.extractall(path, filter="data")
+            _extract(archive, path)
     except (OSError, tarfile.TarError) as error:
         raise Unpackable(f"artifact {artifact.name or artifact.digest}: {error}") from error
+
+
+def _extract(archive: tarfile.TarFile, path: Path) -> None:
+    """Write files, directories and links that stay inside.
+
+    By hand: links below links lead the `data` filter of older Pythons outside (CVE-2025-4517), and the first releases
+    of 3.11 have none.
+    """
+    links: set[str] = set()
+    for member in archive:
+        parts = [part for part in member.name.split("/") if part not in ("", ".")]
+        above = {"/".join(parts[:count]) for count in range(1, len(parts))}
+        if ".." in parts or above & links:
+            raise Unpackable(f"the member {member.name!r} leads outside")
+        target = path.joinpath(*parts)
+        if member.isdir():
+            target.mkdir(parents=True, exist_ok=True)
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if member.issym():
+            if not _stays(member.linkname, depth=len(parts) - 1):
+                raise Unpackable(f"the link {member.name!r} leads outside, to {member.linkname!r}")
+            target.symlink_to(member.linkname)
+            links.add("/".join(parts))
+        elif member.isreg():
+            content = archive.extractfile(member)
+            assert content is not None
+            with target.open("xb") as file:
+                shutil.copyfileobj(content, file)
+            target.chmod(member.mode & 0o755 | 0o600)
+        else:
+            raise Unpackable(
+                f"the member {member.name!r} is neither a file, a directory nor a link"
+            )
+
+
+def _stays(target: str, *, depth: int) -> bool:
+    """Whether a link so deep inside leads inside: it goes up at its beginning only, and not too far.
+
+    Further on `..` could follow another link, and so mean another directory than it says.
+    """
+    parts = [part for part in target.split("/") if part not in ("", ".")]
+    ups = next((at for at, part in enumerate(parts) if part != ".."), len(parts))
+    return not target.startswith("/") and ups <= depth and ".." not in parts[ups:]
 
 
 class _Bounded(io.BytesIO):

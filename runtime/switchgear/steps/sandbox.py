@@ -19,6 +19,9 @@ SCRATCH = "/work"
 """Where a step starts that names no working directory."""
 TEMPORARY = "/tmp"  # noqa: S108 - inside the sandbox, where it is private
 
+_KERNEL = ("/proc/sys", "/proc/irq", "/proc/bus", "/proc/fs")
+"""Settings of the whole host. bubblewrap covers them only where it finds them writable, and looks too early."""
+
 
 class Show(NamedTuple):
     """Something of the host at a path inside."""
@@ -65,13 +68,18 @@ def arguments(sandbox: Sandbox, status_fd: int) -> list[str]:
         options.append("--share-net")
     if sandbox.root:
         options += ["--uid", "0", "--gid", "0"]
-    options += ["--proc", "/proc", "--dev", "/dev"]
+    options += ["--proc", "/proc", *_guarded_proc(), "--dev", "/dev"]
     for one in sandbox.operations:
         options += _options(one)
     options += ["--remount-ro", "/", "--chdir", sandbox.directory]
     for name, value in sandbox.environment.items():
         options += ["--setenv", name, value]
     return options
+
+
+def _guarded_proc() -> list[str]:
+    """What of /proc reaches beyond the sandbox, read-only: the kernel asks for user 0 there, not for capabilities."""
+    return [word for one in _KERNEL if os.path.exists(one) for word in ("--ro-bind", one, one)]  # noqa: PTH110 - text
 
 
 def _options(one: Operation) -> list[str]:

@@ -12,6 +12,8 @@ from switchgear.errors import UsageError
 
 Sharing = Literal["shared", "private", "locked"]
 
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""Names of caches and outputs."""
 _REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/@+-]*")
 """Stricter than git: no options, no refspecs, no expressions."""
 _URL = re.compile(r"(https|ssh|file)://(?!-)\S+|(?!-)[A-Za-z0-9._-]+@(?!-)[A-Za-z0-9.-]+:(?!-)\S+")
@@ -57,6 +59,12 @@ class Cache(Struct, frozen=True, omit_defaults=True):
     sharing: Sharing = "shared"
     """`shared`: at the same time; `locked`: one step after the other; `private`: an empty one for each step, where
     somebody else has it."""
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(
+            self.name
+        ):  # it becomes a directory's: also of a spec that came from outside
+            raise ValueError(f"{self.name!r} cannot name a cache")
 
 
 class Secret(Struct, frozen=True):

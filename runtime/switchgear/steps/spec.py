@@ -20,12 +20,11 @@ from msgspec.structs import replace
 from switchgear.contract.artifact import Artifact
 from switchgear.errors import UsageError
 from switchgear.steps import images
-from switchgear.steps.sources import Cache, Git, Local, Mount, Secret, Sharing
+from switchgear.steps.sources import NAME, Cache, Git, Local, Mount, Secret, Sharing
 
 DEFAULT_OUTPUT = 256 * 1024
 """Bytes kept of each output stream: as much as the ledger stores without a blob."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _VARIABLE = re.compile(r"[^=\0]+")
 _REF = re.compile(r"env://[^=\0/]+|file:///[^\0]+")
 _EXIT_CODES = range(256)
@@ -86,6 +85,11 @@ class StepSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     host_only: bool = False
     """Whether it runs as a process of the agent's host although an engine runs other steps without an image."""
 
+    def __post_init__(self) -> None:
+        for name, path in self.declared_outputs:  # also those of a spec that came from outside
+            if not NAME.fullmatch(name) or not path or ".." in path.split("/"):
+                raise ValueError(f"{name!r} at {path!r} is no output")
+
     def exec(self, *args: str | os.PathLike[str]) -> StepSpec:
         """Then run this program with arguments as they are, without a shell."""
         if not args or not os.fspath(args[0]):
@@ -137,7 +141,7 @@ class StepSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
         self, path: str | os.PathLike[str], name: str, *, sharing: Sharing = "shared"
     ) -> StepSpec:
         """Keep a directory between steps that name the same cache. It may be empty at any time."""
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise UsageError(f"{name!r} cannot name a cache", fix="use letters, digits, . - and _")
         cached = Cache(_absolute("a cache", path), name, sharing)
         return replace(self, caches=_placed(self.caches, cached))
@@ -152,7 +156,7 @@ class StepSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def output(self, name: str, path: str | os.PathLike[str]) -> StepSpec:
         """Keep this file or directory as an artifact; relative paths begin at the working directory."""
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise UsageError(
                 f"{name!r} cannot name an output", fix="use letters, digits, . - and _"
             )

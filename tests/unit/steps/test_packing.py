@@ -142,3 +142,37 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
     with pytest.raises(Unpackable):
         unpack(artifact, data, tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == b"kept"
+
+
+SYM, DIR = tarfile.SYMTYPE, tarfile.DIRTYPE
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [member("a", SYM, "."), member("a/b", SYM, ".."), member("a/b/file")],
+        [member("here", SYM, "."), member("out", SYM, "here/../..")],
+        [member("deep", DIR), member("deep/out", SYM, "../../x")],
+        [member("a/b/../../../file")],
+        [member("device", tarfile.CHRTYPE)],
+        [member("file"), member("again", tarfile.LNKTYPE, "file")],
+    ],
+)
+def test_nothing_of_a_crafted_archive_lands_or_points_outside(
+    tmp_path: Path, members: list[tarfile.TarInfo]
+) -> None:
+    """Whatever this Python's own filter lets through."""
+    artifact, data = archive(*members)
+    home = tmp_path / "home"
+    home.mkdir()
+    with pytest.raises(Unpackable):
+        unpack(artifact, data, home / "tree")
+    assert [one.name for one in home.iterdir()] == ["tree"]
+
+
+def test_links_that_stay_inside_come_back(tmp_path: Path) -> None:
+    artifact, data = archive(
+        member("deep/er/up", SYM, "../../file"), member("file"), member("self", SYM, "./deep/er")
+    )
+    unpack(artifact, data, tmp_path / "tree")
+    assert (tmp_path / "tree" / "self" / "up").read_text() == "x"

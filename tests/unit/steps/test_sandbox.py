@@ -44,6 +44,16 @@ async def test_a_step_of_a_root_filesystem_is_root_without_capabilities(tmp_path
     assert (await run(spec)).stdout.split() == ["0", "CapEff:", "0" * 16]
 
 
+@pytest.mark.parametrize("place", ["sys/kernel/core_pattern", "sys/vm/drop_caches", "sys/net"])
+async def test_a_step_cannot_change_settings_of_the_host(tmp_path: Path, place: str) -> None:
+    """Asked, not tried: where it could, the host would be changed."""
+    asked = f"if test -w /proc/{place}; then echo may; else echo never; fi"
+    rootfs = root_filesystem(tmp_path / "root", "sh")
+    of_an_image = container(f"rootfs:{rootfs}").exec("sh", "-c", asked)
+    assert (await run(shell(asked))).stdout == "never\n"
+    assert (await run(of_an_image)).stdout == "never\n"
+
+
 async def test_a_step_sees_no_process_but_its_own() -> None:
     result = await run(python("import os; print(*[n for n in os.listdir('/proc') if n.isdigit()])"))
     assert len(result.stdout.split()) <= 2

@@ -205,3 +205,18 @@ def test_what_is_no_image_is_refused_when_it_is_written() -> None:
         container("not an image")
     with pytest.raises(UsageError):
         container("alpine").exec()
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        {"caches": [{"path": "/c", "name": "../../escaped"}]},
+        {"declared_outputs": [["../escaped", "out"]]},
+        {"declared_outputs": [["out", "../escaped"]]},
+    ],
+)
+def test_a_spec_from_outside_cannot_name_places_that_its_methods_refuse(
+    foreign: dict[str, object],
+) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"commands": [["true"]], **foreign}, StepSpec)
