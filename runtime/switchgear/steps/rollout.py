@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Generator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from switchgear.errors import BreakerOpen, StepFailed, SwitchgearError
 from switchgear.resilience import rollout as rules
 from switchgear.resilience.classify import verdict
 from switchgear.resilience.rollout import Choice
+from switchgear.steps.guard import MET
 
 if TYPE_CHECKING:
     from switchgear.contract.rollout import ExecutorName, RolloutRule
@@ -30,7 +32,7 @@ log = logging.getLogger(__name__)
 DECIDED: ContextVar[list[Decision] | None] = ContextVar("switchgear_decided", default=None)
 """Where the decision of the step is put that runs here: it becomes part of its checkpoint."""
 
-LEAST_PATIENCE = timedelta(seconds=30)
+LEAST_PATIENCE = timedelta(seconds=5)
 _TIMES = 3
 """A shadow run may go on for this many times as long as the run that serves took, and at least for the above."""
 _TICK = timedelta(milliseconds=10)
@@ -94,7 +96,8 @@ class RolloutPlan:
     async def _falling_back(self, choice: Choice, fallback: ExecutorName, run_on: RunOn) -> Outcome:
         """On the first; after a failure of it that took no effect, on the other."""
         try:
-            outcome = await run_on(choice.first)
+            with _not_needed():
+                outcome = await run_on(choice.first)
         except (StepFailed, BreakerOpen) as error:
             found = verdict(error)
             if not rules.falls_back(found.error_class, outcome_known=found.outcome_known):
@@ -136,6 +139,16 @@ class RolloutPlan:
         return served
 
 
+@contextmanager
+def _not_needed() -> Generator[None]:
+    """What is asked for here is no need of the capability: its tasks can do without, so they are pulled without."""
+    token = MET.set(set())
+    try:
+        yield
+    finally:
+        MET.reset(token)
+
+
 async def _end(running: Awaitable[Outcome]) -> Outcome | SwitchgearError:
     """How it ended, also where it failed as steps do."""
     try:
@@ -147,7 +160,8 @@ async def _end(running: Awaitable[Outcome]) -> Outcome | SwitchgearError:
 async def _beside(running: Awaitable[Outcome]) -> Outcome | SwitchgearError:
     """How a shadow run ended: whatever it raises is not the task's trouble."""
     try:
-        return await _end(running)
+        with _not_needed():
+            return await _end(running)
     except Exception as error:
         log.exception("rollout.shadow-failed")
         found = verdict(error)

@@ -12,6 +12,7 @@ from switchgear.contract.artifact import Artifact
 from switchgear.contract.rollout import Decision, Mode, Rollout, RolloutRule
 from switchgear.errors import BreakerOpen, StepFailed
 from switchgear.steps.executor import Asked, RunOn
+from switchgear.steps.guard import MET
 from switchgear.steps.result import Outcome
 from switchgear.steps.rollout import DECIDED, RolloutPlan
 from switchgear.steps.spec import command
@@ -354,3 +355,36 @@ async def test_a_step_whose_decision_nobody_wants_runs_all_the_same() -> None:
     executors = Executors()
     plan = RolloutPlan(find, by_default, ("process", "dagger"))
     assert (await plan(Asked(SPEC, "lint", "t", "check"), executors)).executor == "dagger"
+
+
+@pytest.mark.parametrize(
+    ("rule", "needed"),
+    [
+        (RolloutRule(mode="shadow"), {"process"}),
+        (RolloutRule(mode="shadow", serve="dagger"), {"dagger"}),
+        (RolloutRule(mode="fallback"), {"process"}),
+        (RolloutRule(mode="dagger"), {"dagger"}),
+    ],
+)
+async def test_only_what_the_step_cannot_do_without_counts_as_needed(
+    rule: RolloutRule, needed: set[str]
+) -> None:
+    """Else the open breaker of an engine would stop a capability that is served without it."""
+
+    class Asking(Executors):
+        async def __call__(self, name: str, *, quiet: bool = False) -> Outcome:
+            met = MET.get()
+            assert met is not None
+            met.add(name)
+            return await super().__call__(name, quiet=quiet)
+
+    refused = BreakerOpen("the breaker of dagger is open", dependency="dagger", state="open")
+    dagger: Any = refused if rule.mode == "fallback" else outcome("dagger")
+    found: set[str] = set()
+    token = MET.set(found)
+    try:
+        end, _ = await run(Asking(dagger=dagger), rule)
+    finally:
+        MET.reset(token)
+    assert isinstance(end, Outcome)
+    assert found == needed
