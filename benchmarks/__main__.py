@@ -14,6 +14,7 @@ import msgspec
 from benchmarks import (
     classifying,
     durable,
+    engine,
     fairness,
     fan_out,
     finished,
@@ -35,6 +36,7 @@ PARTS = (
     "classify",
     "guard",
     "steps",
+    "dagger",
     "durable",
     "checkpoints",
     "fan-out",
@@ -111,6 +113,8 @@ async def _alone(parts: list[str], plan: Plan, results: Results) -> None:
         await guarding.measure(results, rounds=plan.rounds)
     if "steps" in parts:
         await stepping.measure(results, rounds=plan.rounds)
+    if "dagger" in parts:
+        await engine.measure(results, rounds=plan.rounds)
 
 
 async def stoppable(work: Coroutine[Any, Any, T]) -> T:

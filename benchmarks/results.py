@@ -109,6 +109,12 @@ class Results(msgspec.Struct, kw_only=True):
     """Of a bare `bwrap` that runs `true`."""
     step_over_bare_bwrap_ms: float | None = None
     """Median of the differences of neighbours."""
+    step_dagger_ms: float | None = None
+    """Milliseconds of a Dagger step that runs `true`, where an engine is given."""
+    bare_dagger_ms: float | None = None
+    """Of the bare SDK that runs `true` on the same engine."""
+    step_over_bare_dagger_ms: float | None = None
+    """Median of the differences of neighbours."""
     entry_bytes_submitted: int | None = None
     """Bodies of the product's entries; the bare program's are padded to them."""
     entry_bytes_dispatched: int | None = None
@@ -128,6 +134,7 @@ REACH: dict[str, tuple[str, float]] = {
     "classify_slowest_us": ("<=", 20.0),
     "guard_us": ("<=", 5.0),
     "step_over_bare_bwrap_ms": ("<=", 15.0),
+    "step_over_bare_dagger_ms": ("<=", 10.0),
     "durable_throughput_ratio": (">=", 0.6),
     "checkpoints_throughput_ratio": (">=", 0.6),
 }
