@@ -9,8 +9,9 @@ from datetime import timedelta
 
 from switchgear.contract import entries, limits
 from switchgear.contract.stored import Stored, expectation
-from switchgear.lifecycle import retrying
 from switchgear.lifecycle.history import History
+from switchgear.lifecycle.retrying import pause as right_pause
+from switchgear.lifecycle.retrying import why_final
 from switchgear.tasks.scopes import scope_of
 from tests.programs import executions
 from tests.programs.program import ends, total
@@ -229,9 +230,9 @@ def _after_failure(
     failed: Stored,
     entry: entries.Dispatched,
 ) -> Iterator[str]:
-    if retrying.why_final(failure.error, entry.retry, failure.status.failures):
+    if why_final(failure.error, entry.retry, failure.status.failures):
         yield f"{history.task}: attempt {entry.attempt} follows a final failure"
-    pause = retrying.pause(failure.error, entry.retry, history.task, failure.status.failures)
+    pause = right_pause(failure.error, entry.retry, history.task, failure.status.failures)
     if stored.time - failed.time < pause - timedelta(seconds=executions.CLOCKS):
         yield f"{history.task}: attempt {entry.attempt} came after {stored.time - failed.time}"
 

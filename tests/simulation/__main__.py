@@ -81,7 +81,7 @@ def _seen(given: tuple[str, int, int]) -> tuple[str, int, str]:
     """The first seed that sees this bug, and what it sees."""
     name, first, seeds = given
     bugs.plant(name)
-    for seed in range(first, first + seeds):
+    for seed in (bugs.BUGS[name].seed, *range(first, first + seeds)):
         found = one(seed)
         if found.violations:
             return name, seed, found.violations[0].strip().splitlines()[-1]

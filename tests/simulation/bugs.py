@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from switchgear import ids
 from switchgear.agent import attempt as attempts
@@ -29,17 +29,31 @@ from switchgear.lifecycle.coordination import Decision, Stamp, View
 from switchgear.lifecycle.history import History
 from tests.simulation import chaos
 
-BUGS: dict[str, Callable[[], None]] = {}
+Plant = Callable[[], None]
+
+
+class Bug(NamedTuple):
+    """A change for the worse."""
+
+    plant: Plant
+    seed: int
+    """One that sees it soon; others do as well, should the runtime have changed since."""
+
+
+BUGS: dict[str, Bug] = {}
 
 
 def plant(name: str) -> None:
     """Switch a bug on in this process, and in those that it forks."""
-    BUGS[name]()
+    BUGS[name].plant()
 
 
-def _bug(plant_it: Callable[[], None]) -> Callable[[], None]:
-    BUGS[plant_it.__name__.replace("_", "-")] = plant_it
-    return plant_it
+def _bug(seed: int) -> Callable[[Plant], Plant]:
+    def take(plant_it: Plant) -> Plant:
+        BUGS[plant_it.__name__.replace("_", "-")] = Bug(plant_it, seed)
+        return plant_it
+
+    return take
 
 
 def _decide_with(change: Callable[[History, View, Stamp], tuple[View, Stamp]]) -> None:
@@ -52,7 +66,7 @@ def _decide_with(change: Callable[[History, View, Stamp], tuple[View, Stamp]]) -
     coordination.decide = wrong
 
 
-@_bug
+@_bug(7)
 def ack_before_append() -> None:
     """An agent acks what it received before anything of it is in the ledger; nothing sweeps, which would heal it."""
     right = receiving.Receiving.receive
@@ -72,7 +86,7 @@ def ack_before_append() -> None:
     sweep.Sweep.sweep = idle
 
 
-@_bug
+@_bug(1)
 def no_compare_and_set() -> None:
     """Appends expect whatever is there."""
     right = chaos.ChaosLedger.append
@@ -85,7 +99,7 @@ def no_compare_and_set() -> None:
     chaos.ChaosLedger.append = wrong
 
 
-@_bug
+@_bug(2)
 def checkpoint_ignored() -> None:
     """A re-run does not look at what was recorded."""
     right = recording.records
@@ -96,7 +110,7 @@ def checkpoint_ignored() -> None:
     recording.records = wrong
 
 
-@_bug
+@_bug(3)
 def timer_trusted_blindly() -> None:
     """A due timer is believed, whatever the time is."""
 
@@ -109,7 +123,7 @@ def timer_trusted_blindly() -> None:
     _decide_with(change)
 
 
-@_bug
+@_bug(9)
 def no_fencing() -> None:
     """A refused holder appends again, whoever holds the task now."""
     right = holding.after_refusal
@@ -121,19 +135,19 @@ def no_fencing() -> None:
     holding.after_refusal = wrong
 
 
-@_bug
+@_bug(4)
 def retried_for_ever() -> None:
     """No failure is final."""
     retrying.why_final = lambda error, retry, failures: ""  # noqa: ARG005
 
 
-@_bug
+@_bug(1)
 def retried_at_once() -> None:
     """No pause before the next attempt."""
     retrying.pause = lambda error, retry, task, failures: timedelta()  # noqa: ARG005
 
 
-@_bug
+@_bug(2)
 def dead_delivery_runs() -> None:
     """A delivery that is not live is run instead of acked."""
     right = holding.begin
@@ -145,13 +159,13 @@ def dead_delivery_runs() -> None:
     holding.begin = wrong
 
 
-@_bug
+@_bug(49)
 def redelivery_runs_blindly() -> None:
     """Every delivery is taken for a fresh one."""
     holding.receive = lambda stored, scope, deliveries, now: holding.Fresh.RUN  # noqa: ARG005
 
 
-@_bug
+@_bug(7)
 def take_over_without_entry() -> None:
     """The next holder begins without saying so in the ledger."""
     right = holding.begin
@@ -163,7 +177,7 @@ def take_over_without_entry() -> None:
     holding.begin = wrong
 
 
-@_bug
+@_bug(5)
 def children_forgotten() -> None:
     """A re-run starts its children anew."""
     right = ids.derived_id
@@ -174,7 +188,7 @@ def children_forgotten() -> None:
     ids.derived_id = wrong
 
 
-@_bug
+@_bug(1)
 def signal_taken_twice() -> None:
     """A wait does not look whether another took the signal."""
 
@@ -189,7 +203,7 @@ def signal_taken_twice() -> None:
     suspension.untaken = recording.untaken = wrong
 
 
-@_bug
+@_bug(3)
 def early_signal_forgotten() -> None:
     """A suspended handler is not resumed by a signal that came before its wait was stored."""
     right = suspension.met
@@ -200,7 +214,7 @@ def early_signal_forgotten() -> None:
     suspension.met = wrong
 
 
-@_bug
+@_bug(1)
 def undos_forgotten() -> None:
     """Nobody runs what was registered to be undone."""
     right = writing.dispatched
@@ -219,13 +233,13 @@ def undos_forgotten() -> None:
     History._checkpointed = blind
 
 
-@_bug
+@_bug(26)
 def poison_never_dies() -> None:
     """Crashes are not counted."""
     receiving.limits = _Limits(MAX_CRASHES=10**6)
 
 
-@_bug
+@_bug(1)
 def poison_dies_early() -> None:
     """One crash is enough."""
     receiving.limits = _Limits(MAX_CRASHES=0)
@@ -241,7 +255,7 @@ class _Limits:
         return getattr(limits, name)
 
 
-@_bug
+@_bug(8)
 def deadline_ignored() -> None:
     """Attempts begin after the deadline."""
 
@@ -253,7 +267,7 @@ def deadline_ignored() -> None:
     retrying.too_late = lambda at, deadline: ""  # noqa: ARG005
 
 
-@_bug
+@_bug(2)
 def unknown_outcome_repeated() -> None:
     """Who is refused sends its entry again without reading what was stored."""
     right = attempts.Attempt.read

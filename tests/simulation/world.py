@@ -22,7 +22,7 @@ from switchgear.errors import SwitchgearError
 from switchgear.lifecycle.history import fold
 from switchgear.tasks.scopes import scope_of
 from switchgear.testing.memory import LoopClock
-from tests.programs import interpreter
+from tests.programs import executions, interpreter
 from tests.programs.invariants import Ledger, violations
 from tests.programs.program import CAPABILITIES, Maker
 from tests.programs.record import Execution, Recording
@@ -40,6 +40,8 @@ BUDGET = 22
 STEPS = 12
 """How many times as likely a step is as each other part."""
 FAULTS = (5, 20)
+CLOCKS = 0.01
+"""Seconds by which clocks are wrong without a fault: they are read in turn, and nothing else passes between."""
 LEASE = timedelta(seconds=10)
 ROOM = 512 << 10
 """Bytes of the ledger: four times what a seed needs."""
@@ -315,6 +317,7 @@ def _trace(everything: list[Stored]) -> str:
 def _prepare() -> None:
     """What a process does once, before its first seed."""
     logging.disable(logging.CRITICAL)
+    executions.CLOCKS = CLOCKS
     remember()
 
 
