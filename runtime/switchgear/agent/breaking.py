@@ -74,6 +74,7 @@ class Breaking:
             monotonic=self._loop.time,
             dice=random.Random(seed).random,  # noqa: S311  # jitter, not a secret: tests repeat it
             on_change=self._heard,
+            on_probe_free=self._stir,
             judge=self._verdict,
         )
 
@@ -162,9 +163,13 @@ class Breaking:
 
     def _look(self) -> None:
         self._troubled = self.guards.troubled
+        self._stir()
+        self._changed()
+
+    def _stir(self) -> None:
+        """A capability may be pulled that was not, perhaps by what another one's attempt left."""
         for feeder in self.feeders.values():
             feeder.look()
-        self._changed()
 
     def _later(self, seconds: float) -> None:
         """Look again when probes are let through: nothing changes by itself."""

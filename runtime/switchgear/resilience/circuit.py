@@ -147,8 +147,11 @@ class Circuit:
 
     def failure(
         self, permit: int, now: float, took: float, error_class: str, why: str = ""
-    ) -> None:
-        """The call failed; its class decides whether that speaks against the dependency."""
+    ) -> bool:
+        """The call failed; its class decides whether that speaks against the dependency.
+
+        Returns whether another probe may take its place, as `release` does.
+        """
         if error_class in self._policy.counts:
             if permit == self._permit:
                 within = self._policy.row_within.total_seconds()
@@ -161,12 +164,18 @@ class Circuit:
         elif error_class in self._policy.answers:
             self.success(permit, now, took)
         else:
-            self.release(permit)
+            return self.release(permit)
+        return False
 
-    def release(self, permit: int) -> None:
-        """The call was not made, or says nothing: a cancel, a bug in the caller."""
-        if permit == self._permit and self._state == "half-open":
+    def release(self, permit: int) -> bool:
+        """The call was not made, or says nothing: a cancel, a bug in the caller.
+
+        Returns whether another probe may take its place.
+        """
+        probing = permit == self._permit and self._state == "half-open"
+        if probing:
             self._room += 1
+        return probing
 
     def wait(self, now: float) -> float | None:
         """Seconds after which it makes sense to ask again; None: now."""

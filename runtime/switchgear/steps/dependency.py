@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from switchgear.errors import BreakerOpen
@@ -16,9 +16,13 @@ from switchgear.resilience.circuit import LOOK_AGAIN, Circuit
 class Dependency:
     """One dependency of one instance. Times are seconds of the monotonic clock."""
 
-    __slots__ = ("_turns", "asked", "bulkhead", "circuit", "name", "policy")
+    __slots__ = ("_turns", "asked", "bulkhead", "circuit", "name", "policy", "probe_free")
 
-    def __init__(self, name: str, policy: Breaker, circuit: Circuit) -> None:
+    def __init__(
+        self, name: str, policy: Breaker, circuit: Circuit, probe_free: Callable[[], None]
+    ) -> None:
+        """`probe_free` is told when a probe showed nothing, and another may take its place."""
+        self.probe_free = probe_free
         self.name = name
         self.policy = policy
         self.circuit = circuit

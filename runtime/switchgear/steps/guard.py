@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 from switchgear.contract import limits
 from switchgear.contract.announcement import BreakerState
 from switchgear.contract.values import Failure
-from switchgear.errors import BreakerOpen, StepFailed, UsageError
+from switchgear.errors import BreakerOpen, StepFailed, SwitchgearError, UsageError
 from switchgear.resilience.breaker import Breaker, breaker_fault
 from switchgear.resilience.circuit import REFUSED, Change, Circuit, State
 from switchgear.resilience.classes import Verdict
@@ -72,6 +72,16 @@ class Permit(Protocol):
         ...
 
 
+def _nothing() -> None:
+    """Nobody wants to know."""
+
+
+def _told(error: BaseException) -> str:
+    """What is told of an error to everybody: its text may hold an address with a secret, and is the task's alone."""
+    name = type(error).__name__
+    return f"{name} {error.code}" if isinstance(error, SwitchgearError) else name
+
+
 class _Guarded:
     """A permit, and the block that it is for."""
 
@@ -96,12 +106,13 @@ class _Guarded:
         if permit:
             now = self._monotonic()
             took = now - self._began
-            self._one.circuit.failure(permit, now, took, error_class, why[:_MAX_WHY])
+            if self._one.circuit.failure(permit, now, took, error_class, why[:_MAX_WHY]):
+                self._one.probe_free()
 
     def release(self) -> None:
         permit, self._permit = self._permit, REFUSED
-        if permit:
-            self._one.circuit.release(permit)
+        if permit and self._one.circuit.release(permit):
+            self._one.probe_free()
 
     async def __aenter__(self) -> Permit:
         one = self._one
@@ -138,7 +149,7 @@ class _Guarded:
         elif not isinstance(error, Exception) or isinstance(error, BreakerOpen):
             self.release()  # cancelled, or refused by the breaker of something else
         else:
-            self.failure(self._judge(error).error_class, f"{type(error).__name__}: {error}")
+            self.failure(self._judge(error).error_class, _told(error))
 
 
 class Guards:
@@ -151,13 +162,14 @@ class Guards:
         monotonic: Callable[[], float],
         dice: Callable[[], float],
         on_change: Callable[[Changed], None] | None = None,
+        on_probe_free: Callable[[], None] = _nothing,
         judge: Judge = verdict,
     ) -> None:
         """`policies` by dependency; `registry:*` stands for all of that kind, `*` for all that have none of their own.
 
         `monotonic`: seconds of a clock that only runs forward; `dice`: numbers in [0, 1). `on_change` is told each
-        change of state, and must return at once. `judge` classifies what calls raise. Raises UsageError for a policy
-        that cannot be used.
+        change of state, `on_probe_free` that a half-open one lets one more probe through; both must return at once.
+        `judge` classifies what calls raise. Raises UsageError for a policy that cannot be used.
         """
         for name, policy in policies.items():
             fault = breaker_fault(policy)
@@ -167,6 +179,7 @@ class Guards:
         self._monotonic = monotonic
         self._dice = dice
         self._on_change = on_change
+        self._on_probe_free = on_probe_free
         self._judge = judge
         self._all: dict[str, Dependency] = {}
         for name in policies:
@@ -205,7 +218,7 @@ class Guards:
                 for name, permit in zip(names, permits, strict=True):
                     policy = self._of(name).policy
                     if name == blamed or found.error_class in policy.answers:
-                        permit.failure(found.error_class, f"{type(error).__name__}: {error}")
+                        permit.failure(found.error_class, _told(error))
                     else:
                         permit.release()
                 raise
@@ -269,7 +282,8 @@ class Guards:
         def told(change: Change) -> None:
             self._changed(one, change)
 
-        one = Dependency(name, policy, Circuit(policy, now, self._dice, told))
+        circuit = Circuit(policy, now, self._dice, told)
+        one = Dependency(name, policy, circuit, self._on_probe_free)
         self._all[name] = one
         return one
 
