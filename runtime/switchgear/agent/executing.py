@@ -48,10 +48,12 @@ class Executing:
 
     async def close(self) -> None:
         """Let go of what the executors hold."""
-        if self._rollouts is not None:
-            await self._rollouts.close()
-        if self._runner is not None:
-            await self._runner.close()
+        try:
+            if self._rollouts is not None:
+                await self._rollouts.close()
+        finally:
+            if self._runner is not None:
+                await self._runner.close()
 
 
 def composed(guards: Guards | None = None, rollouts: RolloutTable | None = None) -> Runner:
