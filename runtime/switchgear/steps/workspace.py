@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +20,11 @@ if TYPE_CHECKING:
     from switchgear.bus.port import Blobs
     from switchgear.contract.artifact import Artifact
     from switchgear.steps.sources import Secret
+
+
+_PREFIX = "sg-step-"
+_YOUNG = 60.0
+"""Seconds after which a directory without a lock is nobody's."""
 
 
 class Workspace:
@@ -40,6 +47,7 @@ class Workspace:
         self._environ = environ or {}
         self._root = root
         self._directory: Path | None = None
+        self._lock: int | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -48,12 +56,18 @@ class Workspace:
         # Most steps leave nothing in it: cheaper than to wake a thread.
         if self._directory is not None and not _removed(self._directory):
             await asyncio.to_thread(_force, self._directory)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     @property
     def directory(self) -> Path:
         """A directory that only this run knows; made when it is first asked for."""
         if self._directory is None:
-            self._directory = Path(tempfile.mkdtemp(prefix="sg-step-", dir=self._root))
+            self._directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._root))
+            # Ends with this process at the latest: that tells what a dead one left.
+            self._lock = os.open(self._directory, os.O_RDONLY | os.O_CLOEXEC)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return self._directory
 
     def secret(self, secret: Secret) -> str:
@@ -97,6 +111,22 @@ class Workspace:
         if self._blobs is None:
             raise UsageError("a step outside of a mesh has no artifacts")
         return self._blobs
+
+
+def forget_dead(root: Path | None = None) -> None:
+    """Remove the directories of runs whose agent died."""
+    for path in Path(root or tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            state = path.lstat()
+            # A younger one may be about to be locked.
+            if state.st_uid != os.getuid() or time.time() - state.st_mtime < _YOUNG:  # noqa: TID251 - times of files
+                continue
+            lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _force(path)
+            finally:
+                os.close(lock)
 
 
 def _removed(directory: Path) -> bool:

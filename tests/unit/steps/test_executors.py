@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +13,7 @@ from switchgear.steps.executor import Asked, Health, OnLine, RunOn, Unsupported
 from switchgear.steps.result import Outcome
 from switchgear.steps.runner import Runner
 from switchgear.steps.spec import StepSpec, command, container
-from switchgear.steps.workspace import Workspace
+from switchgear.steps.workspace import Workspace, forget_dead
 
 
 class Recording:
@@ -151,3 +153,18 @@ async def test_the_directory_of_a_run_is_gone_after_it() -> None:
 
     await Runner([Keeping("process")]).run(Asked(HOST, "it"))
     assert not seen[0].directory.exists()
+
+
+async def test_what_a_dead_agent_left_is_removed_and_what_lives_is_kept(tmp_path: Path) -> None:
+    dead = tmp_path / "sg-step-dead"
+    (dead / "work").mkdir(parents=True)
+    foreign = tmp_path / "other"
+    foreign.mkdir()
+    async with Workspace("it", root=tmp_path) as living:
+        for path in (dead, foreign, living.directory):
+            os.utime(path, (1, 1))
+        young = tmp_path / "sg-step-young"
+        young.mkdir()
+        forget_dead(tmp_path)
+        left = set(os.listdir(tmp_path))
+        assert left == {"other", "sg-step-young", living.directory.name}

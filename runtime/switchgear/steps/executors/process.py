@@ -23,6 +23,7 @@ from switchgear.steps.result import Limits, Outcome
 from switchgear.steps.sandbox import Outside
 from switchgear.steps.sources import Git
 from switchgear.steps.spawning import Rlimit
+from switchgear.steps.workspace import forget_dead
 
 if TYPE_CHECKING:
     from switchgear.contract.artifact import Artifact
@@ -175,6 +176,7 @@ class ProcessExecutor:
             if failed and now - self._probed_at > _ASK_AGAIN:
                 probed = None
         if probed is None or probed.get_loop() is not asyncio.get_running_loop():
+            await asyncio.to_thread(forget_dead)
             probed = self._probed = asyncio.create_task(bubblewrap.probe(), name="probe")
             self._probed_at = now
         return await asyncio.shield(probed)
