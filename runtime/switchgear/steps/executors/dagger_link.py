@@ -64,6 +64,8 @@ class Link:
                 if settings.provided
                 else (cli.port, cli.token)  # type: ignore[union-attr]
             )
+            # Not within the limit: on a busy host the SDK alone takes longer to load than an engine to answer.
+            await asyncio.to_thread(importlib.import_module, "dagger")
             async with asyncio.timeout(settings.connect_timeout.total_seconds()):
                 client, connection = await connect(port, token)
         except BaseException:

@@ -45,7 +45,7 @@ class DaggerSettings(Struct, frozen=True, kw_only=True):
     """Steps at the same time; the engine itself knows no limit."""
     start_timeout: timedelta = timedelta(seconds=20)
     """For a session to become ready."""
-    connect_timeout: timedelta = timedelta(seconds=10)
+    connect_timeout: timedelta = timedelta(seconds=20)
     """For a client to connect to a session that is ready."""
     pull_timeout: timedelta = timedelta(minutes=10)
     """For an image to be there."""
@@ -55,6 +55,8 @@ class DaggerSettings(Struct, frozen=True, kw_only=True):
     """How often the engine is asked for a sign of life while steps run."""
     probe_timeout: timedelta = timedelta(seconds=5)
     """How long that sign may take; after it the engine counts as frozen."""
+    health_timeout: timedelta = timedelta(seconds=2)
+    """How long the engine may take to show that it is well, and a session to open for the question."""
     idle_after: timedelta = timedelta(seconds=30)
     """An unused session is released then: an open one keeps its engine from stopping."""
     strict_network: bool = False
