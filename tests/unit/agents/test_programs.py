@@ -12,7 +12,7 @@ import pytest
 from switchgear import Permanent, Retryable, StepFailed
 from switchgear.steps.sources import Local
 from switchgear_agents.packages import Code, code
-from switchgear_agents.places import cache_directory, tool, uv_cache
+from switchgear_agents.places import cache_directory, tool, tool_files, uv_cache
 from switchgear_agents.programs import Needs, answer, program
 from switchgear_agents.refusals import Refused, Temporary
 from switchgear_agents.repository import SecretFinding
@@ -71,7 +71,8 @@ def test_what_a_program_needs_stands_at_the_same_path_inside(
     needs = Needs(timedelta(1), (str(tmp_path), str(tmp_path / "missing")), tools=("ruff",))
     spec = program("a:b", needs)
     paths = {one.path for one in spec.mounts}
-    assert paths == {*code().files, str(HERE / "tests"), str(tmp_path), tool("ruff")}
+    ruff = tool_files(("ruff",))
+    assert paths == {*code().files, str(HERE / "tests"), str(tmp_path), *ruff}
     assert all(one.source == Local(one.path) and one.read_only for one in spec.mounts)
     assert not spec.networked
     assert not spec.host_only
