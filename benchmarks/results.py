@@ -104,11 +104,11 @@ class Results(msgspec.Struct, kw_only=True):
     guard_us: float | None = None
     """The same as the block around a step: place, permit, two looks at the clock, verdict."""
     step_process_ms: float | None = None
-    """Milliseconds of a process step that runs `true` in its sandbox."""
+    """Milliseconds of a process step that runs `true` in its sandbox: of the fastest tenth the slowest."""
     bare_bwrap_ms: float | None = None
     """Of a bare `bwrap` that runs `true`."""
     step_over_bare_bwrap_ms: float | None = None
-    """Median of the differences of neighbours."""
+    """Their difference."""
     step_dagger_ms: float | None = None
     """Milliseconds of a Dagger step that runs `true`, where an engine is given."""
     bare_dagger_ms: float | None = None

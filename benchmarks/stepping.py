@@ -3,8 +3,7 @@
 import asyncio
 import shutil
 import time
-from collections.abc import Awaitable, Callable
-from statistics import median
+from collections.abc import Awaitable, Callable, Sequence
 
 from benchmarks.results import Results
 from switchgear.steps import bubblewrap
@@ -47,9 +46,14 @@ async def measure(results: Results, *, rounds: int) -> None:
 
     await step()
     pairs = [(await _ms(step), await _ms(bare)) for _ in range(rounds * PAIRS)]
-    results.step_process_ms = median(ours for ours, _ in pairs)
-    results.bare_bwrap_ms = median(theirs for _, theirs in pairs)
-    results.step_over_bare_bwrap_ms = median(ours - theirs for ours, theirs in pairs)
+    results.step_process_ms = _fast([ours for ours, _ in pairs])
+    results.bare_bwrap_ms = _fast([theirs for _, theirs in pairs])
+    results.step_over_bare_bwrap_ms = results.step_process_ms - results.bare_bwrap_ms
+
+
+def _fast(found: Sequence[float]) -> float:
+    """The fastest tenth's slowest: others share the machine, and starting processes meets them all."""
+    return sorted(found)[len(found) // 10]
 
 
 async def _ms(run: Callable[[], Awaitable[None]]) -> float:
