@@ -54,17 +54,16 @@ def cli(tmp_path: Path) -> str:
 
 @pytest.fixture
 def settings(engine: Engine, cli: str) -> DaggerSettings:
-    """Short times; the CLI sees PATH and what a test adds."""
+    """Patient, so that a busy machine is no fault; the CLI sees PATH and what a test adds."""
     return DaggerSettings(
         cli=cli,
         runner=engine.runner,
         environ=(("PATH", os.environ["PATH"]),),
-        start_timeout=timedelta(seconds=10),
-        pull_timeout=timedelta(seconds=1),
-        grace=timedelta(seconds=1),
+        start_timeout=timedelta(seconds=30),
+        connect_timeout=timedelta(seconds=30),
         probe_every=timedelta(milliseconds=100),
-        probe_timeout=timedelta(seconds=2),
-        idle_after=timedelta(seconds=20),
+        probe_timeout=timedelta(seconds=20),
+        health_timeout=timedelta(seconds=20),
     )
 
 

@@ -238,14 +238,16 @@ def test_the_token_of_a_session_is_in_no_text() -> None:
 
 
 async def test_health_tells_an_engine_that_answers_from_one_that_does_not(
-    bench: Bench, engine: Engine
+    make_bench: MakeBench, engine: Engine
 ) -> None:
+    bench = make_bench()
     assert (await bench.executor.health()).ok
-    assert not engine.sessions
+    await until(lambda: not engine.sessions)
     await bench.run(shell("true"))
     assert (await bench.executor.health()).ok
     engine.freeze()
-    assert not (await bench.executor.health()).ok
+    hasty = make_bench(health_timeout=timedelta(milliseconds=300))
+    assert not (await hasty.executor.health()).ok
     engine.thaw()
     await bench.executor.close()
     await engine.kill()

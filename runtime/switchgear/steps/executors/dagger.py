@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from switchgear.steps.spec import StepSpec
     from switchgear.steps.workspace import Workspace
 
-_HEALTH = 2.0
-"""Seconds for an engine to show that it is well."""
 _STOPPING = 5.0
 """Seconds to end the services of a step."""
 _OPEN_NETWORK = "the network was not cut off: an engine cannot do that for one step"
@@ -120,7 +118,7 @@ class DaggerExecutor:
         link = self._links.current
         try:
             if link is not None:
-                well = await link.probe(_HEALTH)
+                well = await link.probe(self._engine.health_timeout.total_seconds())
             else:
                 well = await _answers(self._engine)
         except SessionFailed as error:
@@ -310,17 +308,18 @@ async def _answers(engine: DaggerSettings) -> bool:
     from switchgear.steps.executors.dagger_link import probe
     from switchgear.steps.executors.dagger_session import CliSession
 
+    seconds = engine.health_timeout.total_seconds()
     if engine.provided is not None:
-        return await probe(engine.provided.port, engine.provided.token, _HEALTH)
+        return await probe(engine.provided.port, engine.provided.token, seconds)
     short = DaggerSettings(
         cli=engine.cli,
         runner=engine.runner,
         environ=engine.environ,
-        start_timeout=timedelta(seconds=_HEALTH),
+        start_timeout=engine.health_timeout,
     )
     session = await CliSession.start(short)
     try:
-        return await probe(session.port, session.token, _HEALTH)
+        return await probe(session.port, session.token, seconds)
     finally:
         await session.kill()
 
