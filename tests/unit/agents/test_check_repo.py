@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from switchgear import Permanent, TaskDead
+from switchgear import Permanent, Retryable, TaskDead
 from switchgear_agents import check_repo, lint, metrics, pytest_runner, secrets
 from switchgear_agents.repository import (
     ComplexFunction,
@@ -159,3 +159,10 @@ def test_the_names_and_types_that_are_called_are_those_that_are_offered() -> Non
     assert {one.name: (one.input, one.output) for one in called} == offered
     assert not offered.keys() & check_repo.agent.capabilities.keys()
     assert check_repo.check_repo.calls == offered.keys()
+
+
+async def test_a_host_that_cannot_be_reached_is_tried_again_later() -> None:
+    with pytest.raises(Retryable, match="git fetch failed"):
+        await check_repo.check_repo.handler(
+            RepoRequest(source="https://127.0.0.1:1/x.git"), context(calls=CALLS)
+        )
