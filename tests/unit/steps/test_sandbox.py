@@ -303,10 +303,10 @@ def test_a_directory_that_lacks_a_place_is_shown_by_its_entries(tmp_path: Path) 
 def test_a_path_inside_leads_to_the_host_only_where_the_step_may_write(tmp_path: Path) -> None:
     operations: list[Operation] = [
         Show("/usr", "/usr"),
-        Show("/work", str(tmp_path), writable=True),
-        Show("/work/in", "/somewhere"),
+        Show("/here", str(tmp_path), writable=True),
+        Show("/here/in", "/somewhere"),
     ]
-    assert host_path(operations, "/work/a/b") == tmp_path / "a" / "b"
-    for path in ("/usr/x", "/work/in/x", "/elsewhere", "/works"):
+    assert host_path(operations, "/here/a/b") == tmp_path / "a" / "b"
+    for path in ("/usr/x", "/here/in/x", "/elsewhere", "/heres"):
         with pytest.raises(Outside):
             host_path(operations, path)

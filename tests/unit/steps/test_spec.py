@@ -79,7 +79,7 @@ def test_a_container_says_all_that_it_needs() -> None:
         .mount("/src", git("https://example.com/repo", "v1.2"))
         .mount("/in", ARTIFACT)
         .mount("/data", Path("/srv/data"), read_only=False)
-        .cache("/root/.cache/pip", "pip", sharing="locked")
+        .cache("/var/cache/pip", "pip", sharing="locked")
         .secret("TOKEN", "env://PUBLISH_TOKEN")
         .service("db", database)
         .workdir("/src")
@@ -102,7 +102,7 @@ def test_a_container_says_all_that_it_needs() -> None:
             Mount("/in", ARTIFACT),
             Mount("/src", Git("https://example.com/repo", "v1.2")),
         ),
-        caches=(Cache("/root/.cache/pip", "pip", "locked"),),
+        caches=(Cache("/var/cache/pip", "pip", "locked"),),
         services=(Service("db", database),),
         declared_outputs=(("wheel", "dist"),),
         networked=True,
