@@ -20,6 +20,9 @@ from switchgear.errors import TaskFailed, TaskRejected
 from switchgear.testing.mesh import mesh
 from switchgear_agents.pipelines import agent
 from tests.unit.agents.repositories import Repository
+from tests.unit.steps.sandboxes import needs_sandbox
+
+pytestmark = needs_sandbox
 
 pytestmark = pytest.mark.skipif(
     shutil.which("bwrap") is None, reason="artifacts are mounted in a sandbox: install bubblewrap"

@@ -28,6 +28,7 @@ from switchgear.steps import runner
 from switchgear.steps.executor import Asked
 from switchgear.testing import virtual_time
 from tests.unit.agent.stage import Number, Text
+from tests.unit.steps.sandboxes import needs_sandbox
 
 search = Capability("search", Text, Number)
 
@@ -181,6 +182,7 @@ async def test_fake_run_ends_as_told() -> None:
         assert await mesh.call("run", Text("x")) == {"text": "2 outerr"}
 
 
+@needs_sandbox
 async def test_fake_run_fails_as_the_real_runner_does() -> None:
     """An unexpected exit code gives the same StepFailed, field by field, but for where it ran: nowhere."""
     spec = command("sh", "-c", "echo out; echo err >&2; exit 3")
