@@ -103,13 +103,13 @@ class Host:
             process, child = await asyncio.shield(starting)
         except asyncio.CancelledError:
             # Killed while it is being born, bubblewrap leaves its child behind.
-            await self._end(*await starting)
+            await self._ended(*await starting)
             raise
         try:
             out, err = await process.communicate(stdin.encode())
             self.ended += 1
         finally:
-            await self._end(process, child)
+            await self._ended(process, child)
         code = process.returncode or 0
         code = 128 - code if code < 0 else code
         return code, out.decode(errors="replace"), err.decode(errors="replace")
@@ -143,6 +143,13 @@ class Host:
             service.cancel()
         await asyncio.gather(*self.services.values(), return_exceptions=True)
         self.services.clear()
+        async with asyncio.timeout(20):
+            while self.running:
+                await asyncio.sleep(0.01)
+
+    async def _ended(self, process: asyncio.subprocess.Process, child: int) -> None:
+        """Its end, which a cancel does not interrupt."""
+        await asyncio.shield(asyncio.ensure_future(self._end(process, child)))
 
     async def _end(self, process: asyncio.subprocess.Process, child: int) -> None:
         if process.returncode is None:
