@@ -334,3 +334,24 @@ async def test_steps_that_share_a_lost_session_each_get_their_error_and_one_new_
     assert [getattr(one, "outcome_known", None) for one in ended] == [False] * 4
     await asyncio.gather(*(well(bench) for _ in range(4)))
     assert engine.opened == 2
+
+
+@pytest.mark.parametrize("status", [502, 500])
+async def test_commands_that_have_ended_are_not_run_again_when_their_outputs_are_lost(
+    bench: Bench, engine: Engine, status: int
+) -> None:
+    """They took effect: only what may run twice is repeated, and not by the executor."""
+    engine.faults.append(Fault("answer", contains="export", status=status, body=b""))
+    spec = shell("head -c 5000000 /dev/zero >big").workdir("/tmp/w").output("big", "big")
+    failed = await bench.failure(spec)
+    assert (engine.host.started, failed.outcome_known) == (1, False)
+
+
+async def test_a_closing_session_that_loses_outputs_is_no_reason_to_run_again(
+    bench: Bench, engine: Engine
+) -> None:
+    closing = {"errors": [{"message": "session is closing"}]}
+    engine.faults.append(Fault("answer", contains="export", status=503, body=closing))
+    spec = shell("head -c 5000000 /dev/zero >big").workdir("/tmp/w").output("big", "big")
+    failed = await bench.failure(spec)
+    assert (engine.host.started, failed.outcome_known) == (1, False)

@@ -10,6 +10,7 @@ import pytest
 
 from switchgear import ids
 from switchgear.contract.artifact import Artifact
+from switchgear.errors import Unavailable
 from switchgear.steps.spec import command, container
 from tests.dagger.conftest import MakeBench
 from tests.dagger.engine import Engine
@@ -159,6 +160,34 @@ async def test_a_service_runs_beside_the_step_and_ends_with_it(
     await bench.run(spec)
     await until(lambda: not engine.host.running)
     assert not engine.host.services
+
+
+async def test_step_and_services_have_artifacts_and_secrets_of_their_own(
+    bench: Bench, engine: Engine, tmp_path: Path
+) -> None:
+    data = b"content"
+    await bench.store.put(data)
+    artifact = Artifact(digest=ids.digest(data), size=len(data))
+    (tmp_path / "token").write_text("hidden", "utf-8")
+    ref = f"file://{tmp_path / 'token'}"
+    service = container(IMAGE).exec("sleep", "1000").mount("/y", artifact).secret("T", ref)
+    spec = shell("cat /x").mount("/x", artifact).secret("T", ref)
+    result = await bench.run(spec.service("one", service).service("two", service))
+    assert result.stdout == "content"
+    await until(lambda: not engine.host.running)
+
+
+async def test_a_store_that_takes_no_output_is_no_fault_of_the_engine(
+    bench: Bench, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(data: bytes) -> str:
+        raise Unavailable("the broker is away") from TimeoutError()
+
+    monkeypatch.setattr(bench.store, "put", away)
+    with pytest.raises(Unavailable):
+        await bench.run(shell("echo x >f").workdir("/tmp/w").output("f", "f"))
+    assert (await bench.run(shell("true"))).exit_code == 0
+    assert engine.opened == 1
 
 
 async def test_a_service_of_a_cancelled_step_is_stopped_too(bench: Bench, engine: Engine) -> None:

@@ -60,8 +60,11 @@ _KEPT = 16 * 1024
 """Bytes kept of what git says."""
 
 
-async def place(mount: Mount, number: int, workspace: Workspace) -> str:
-    """Where the host finds the mount's source now. Raises StepFailed, NotFound and ProtocolError for an artifact."""
+async def place(mount: Mount, name: str, workspace: Workspace) -> str:
+    """Where the host finds the mount's source now; `name`: of its place in the workspace.
+
+    Raises StepFailed, NotFound and ProtocolError for an artifact.
+    """
     source = mount.source
     if isinstance(source, Local):
         if not os.path.lexists(source.path):  # noqa: ASYNC240 - one look
@@ -69,7 +72,7 @@ async def place(mount: Mount, number: int, workspace: Workspace) -> str:
                 workspace.key, f"{source.path} does not exist", "create it, or change .mount()"
             )
         return source.path
-    home = workspace.directory / f"mount-{number}"
+    home = workspace.directory / name
     if isinstance(source, Artifact):
         data = await workspace.load(source)
         try:

@@ -13,7 +13,7 @@ import secrets
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from switchgear.errors import StepFailed
+from switchgear.errors import SwitchgearError
 from switchgear.resilience.dagger_failures import Finding, dagger_finding
 from switchgear.steps.executor import Health, OnLine, Unsupported
 from switchgear.steps.executors import dagger_pipeline, dagger_script
@@ -86,7 +86,9 @@ class DaggerExecutor:
                 why="an engine runs images only",
                 fix="begin the step with container(image)",
             )
-        return _lacking(spec, strict=self._engine.strict_network)
+        return _lacking(spec, strict=self._engine.strict_network) or _missing(
+            dagger_pipeline.resolved(spec, self._settings.aliases)
+        )
 
     def dependencies(self, spec: StepSpec) -> tuple[str, ...]:
         """The engine, and the registries of its images."""
@@ -104,7 +106,11 @@ class DaggerExecutor:
     ) -> Outcome:
         """Run it. Raises StepFailed."""
         known = {} if self._engine.provided else dict(self._engine.environ)
-        prepared = await dagger_pipeline.prepare(spec, workspace, known)
+        wanted = {"step": spec, **{f"service-{one.name}": one.spec for one in spec.services}}
+        prepared = {
+            name: await dagger_pipeline.prepare(one, workspace, known, name)
+            for name, one in wanted.items()
+        }
         async with self._slots:
             try:
                 outcome = await self._try(spec, prepared, workspace, last=False)
@@ -132,7 +138,7 @@ class DaggerExecutor:
     async def _try(
         self,
         spec: StepSpec,
-        prepared: dagger_pipeline.Prepared,
+        prepared: Mapping[str, dagger_pipeline.Prepared],
         workspace: Workspace,
         *,
         last: bool,
@@ -143,8 +149,8 @@ class DaggerExecutor:
         try:
             async with self._links.use() as link:
                 return await link.run(step.run(link))
-        except StepFailed:
-            raise
+        except SwitchgearError:
+            raise  # ours, such as a broker that does not take an output: no word against the engine
         except Exception as error:  # noqa: BLE001  # whatever an SDK raises must get its class
             await self._failed(error, step, link, last=last)
 
@@ -157,6 +163,9 @@ class DaggerExecutor:
         if not step.begun:
             verdict = finding.verdict._replace(outcome_known=True)
             finding = finding._replace(before_run=True, verdict=verdict)
+        elif step.ran:
+            verdict = finding.verdict._replace(outcome_known=False)
+            finding = finding._replace(before_run=False, verdict=verdict)
         if link is not None and finding.fatal:
             finding = await self._judged(finding, link, found.kinds)
         if link is not None and finding.fatal:
@@ -181,14 +190,17 @@ class _Step:
         aliases: Mapping[str, str],
         spec: StepSpec,
         image: Image,
-        prepared: dagger_pipeline.Prepared,
+        prepared: Mapping[str, dagger_pipeline.Prepared],
         workspace: Workspace,
     ) -> None:
+        """`prepared`: of the step, and of each of its services."""
         self.spec = spec
         self.image = image
         self.workspace = workspace
         self.begun = False
         """Whether its commands may have begun to run."""
+        self.ran = False
+        """Whether they have ended: what fails then, such as an export, is no reason to run them again."""
         self.pulling = ""
         """The registry that is being asked."""
         self._engine = engine
@@ -206,12 +218,13 @@ class _Step:
             for service in self.spec.services:
                 image = dagger_pipeline.resolved(service.spec, self._aliases)
                 theirs = await self._base(link, image)
-                known = {} if self._engine.provided else dict(self._engine.environ)
-                prepared = await dagger_pipeline.prepare(service.spec, self.workspace, known)
+                prepared = self._prepared[f"service-{service.name}"]
                 theirs = dagger_pipeline.surround(client, theirs, service.spec, prepared)
                 services.append(dagger_pipeline.service(theirs, service.spec, self._run))
                 container = container.with_service_binding(service.name, services[-1])
-            container = dagger_pipeline.surround(client, container, self.spec, self._prepared)
+            container = dagger_pipeline.surround(
+                client, container, self.spec, self._prepared["step"]
+            )
             after = dagger_pipeline.execution(container, self.spec, self._run)
             return await self._executed(after)
         finally:
@@ -249,6 +262,7 @@ class _Step:
                 frame = dagger_script.parse(self.spec, await after.stdout())
         except dagger.ExecError as error:
             frame = self._frame_of(error)
+        self.ran = True
         took = timedelta(seconds=loop.time() - began)
         good = not frame.timed_out and frame.exit_code in self.spec.exit_codes
         kept = await self._outputs(after, frame) if good and self.spec.declared_outputs else {}
@@ -350,19 +364,18 @@ def _lacking(spec: StepSpec, *, strict: bool) -> Unsupported | None:
                 why="an engine runs images only",
                 fix="begin its spec with container(image)",
             )
-    return _missing(spec)
-
-
-def _missing(spec: StepSpec) -> Unsupported | None:
-    for prefix in ("oci:", "rootfs:"):
-        path = (spec.image or "").removeprefix(prefix)
-        if path != spec.image and not os.path.exists(path):  # noqa: PTH110 - spec holds text
-            return Unsupported(
-                feature=f"the image {spec.image}",
-                why=f"{path} does not exist",
-                fix="put it there, or change the image",
-            )
     return None
+
+
+def _missing(image: Image) -> Unsupported | None:
+    """An archive or directory that is not there, also one that an alias names."""
+    if image.kind == "registry" or os.path.exists(image.text):  # noqa: PTH110 - spec holds text
+        return None
+    return Unsupported(
+        feature=f"the image {image.kind}:{image.text}",
+        why=f"{image.text} does not exist",
+        fix="put it there, or change the image or its alias",
+    )
 
 
 def _limits(spec: StepSpec) -> Limits:

@@ -118,15 +118,27 @@ class Link:
         self.lose("the session was closed")
         if self._watch is not None:
             self._watch.cancel()
-        with suppress(Exception):  # a connection that cannot be closed is as good as closed
-            async with asyncio.timeout(_CLOSING):
-                await self._connection.close()
-        if self._cli is not None:
-            await (self._cli.kill() if kill else self._cli.close())
+        try:
+            with suppress(Exception):  # a connection that cannot be closed is as good as closed
+                async with asyncio.timeout(_CLOSING):
+                    await self._connection.close()
+        finally:
+            if self._cli is not None:
+                await _to_its_end(self._cli.kill() if kill else self._cli.close())
 
     async def _watched(self, cli: CliSession) -> None:
         await cli.ended()
         self.lose(f"the session's CLI ended: {cli.stderr.strip()[-500:] or 'it said nothing'}")
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await this, also when cancelled: a CLI that is left keeps its engine from stopping."""
+    ending = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(ending)
+    except asyncio.CancelledError:
+        await asyncio.wait({ending})
+        raise
 
 
 async def connect(port: int, token: str) -> tuple[dagger.Client, Any]:

@@ -37,10 +37,16 @@ class Prepared(NamedTuple):
     """Variables and the references under which the session's CLI finds their texts."""
 
 
-async def prepare(spec: StepSpec, workspace: Workspace, known: Mapping[str, str]) -> Prepared:
-    """Put sources and secrets where the session finds them. `known`: the CLI's environment. Raises StepFailed."""
+async def prepare(
+    spec: StepSpec, workspace: Workspace, known: Mapping[str, str], whose: str = "step"
+) -> Prepared:
+    """Put sources and secrets where the session finds them. Raises StepFailed.
+
+    `known`: the CLI's environment; `whose`: a name of this spec among those that share the workspace.
+    """
     places = [
-        await fetching.place(mount, number, workspace) for number, mount in enumerate(spec.mounts)
+        await fetching.place(mount, f"{whose}-mount-{number}", workspace)
+        for number, mount in enumerate(spec.mounts)
     ]
     secrets: list[tuple[str, str]] = []
     for number, secret in enumerate(spec.secrets):
@@ -50,7 +56,7 @@ async def prepare(spec: StepSpec, workspace: Workspace, known: Mapping[str, str]
             secrets.append((secret.name, secret.ref))
             continue
         # The CLI does not have this text in its environment: a file of this run's own cannot be stale.
-        file = workspace.directory / f"secret-{number}"
+        file = workspace.directory / f"{whose}-secret-{number}"
         _write_private(file, text)
         secrets.append((secret.name, f"file://{file}"))
     return Prepared(tuple(places), tuple(secrets))

@@ -191,7 +191,7 @@ class ProcessExecutor:
         try:
             async with timer:
                 for number, mount in enumerate(spec.mounts):
-                    found[mount.path] = await fetching.place(mount, number, workspace)
+                    found[mount.path] = await fetching.place(mount, f"mount-{number}", workspace)
         except TimeoutError:
             if not timer.expired():
                 raise
