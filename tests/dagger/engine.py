@@ -84,9 +84,9 @@ class Engine:
         """Die at once: processes, sessions and all that it remembers are gone."""
         if self._server is not None:
             self._server.close()
-        await self.host.kill()
         for connection in [*self._connections]:
-            connection.cancel()
+            connection.cancel()  # first: nobody hears how its processes ended
+        await self.host.kill()
         await asyncio.gather(*self._connections, return_exceptions=True)
         self.sessions.clear()
         self.evaluation.done.clear()
