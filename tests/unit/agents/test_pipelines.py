@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import sqlite3
 import sys
 import tarfile
@@ -23,10 +22,6 @@ from tests.unit.agents.repositories import Repository
 from tests.unit.steps.sandboxes import needs_sandbox
 
 pytestmark = needs_sandbox
-
-pytestmark = pytest.mark.skipif(
-    shutil.which("bwrap") is None, reason="artifacts are mounted in a sandbox: install bubblewrap"
-)
 
 TEST = """\
 import unittest
