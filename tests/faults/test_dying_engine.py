@@ -211,7 +211,6 @@ async def engine_breaker(mesh: Mesh, pid: int) -> BreakerState:
 
 async def in_state(mesh: Mesh, pid: int, state: str) -> BreakerState:
     """Wait until the instance announces the breaker of its engine in this state."""
-
     seen: list[BreakerState] = []
 
     async def there() -> bool:
