@@ -11,13 +11,14 @@ import os
 import shutil
 import tarfile
 import time
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import mkdtemp
 from typing import Protocol
 
 from switchgear import Artifact, Context, Permanent
 from switchgear_agents.places import cache_directory
 
+_CONFIG = "[core]\n\trepositoryformatversion = 0\n\tbare = true\n"
 _KEEP = 24 * 3600
 """Seconds that a tree outlives its last use."""
 
@@ -67,7 +68,10 @@ def _unpack(data: bytes, home: Path) -> None:
     made = mkdtemp(prefix="new-", dir=home.parent)
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
-            archive.extractall(made, filter="data")
+            for member in archive:
+                _write(archive, member, Path(made))
+        # whoever made it could name programs in its own
+        (Path(made) / "config").write_text(_CONFIG, "utf-8")
         os.utime(made)
         Path(made).rename(home)
     except OSError:
@@ -75,6 +79,20 @@ def _unpack(data: bytes, home: Path) -> None:
             raise
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, home: Path) -> None:
+    """One file or directory; a repository has no links, which could lead elsewhere. Raises TarError."""
+    parts = PurePosixPath(member.name).parts
+    if not (member.isreg() or member.isdir()) or {"..", "/"} & set(parts):
+        raise tarfile.TarError(f"{member.name} is no part of a repository")
+    target = home.joinpath(*parts)
+    content = archive.extractfile(member)
+    if content is None:
+        target.mkdir(parents=True, exist_ok=True)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(content.read())
 
 
 def _forget_old(trees: Path) -> None:

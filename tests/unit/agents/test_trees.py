@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -66,3 +68,27 @@ async def test_what_is_no_tree_is_refused(travelled: tuple[Context, Artifact]) -
 
 def _is_used(home: str) -> bool:
     return Path(home).stat().st_mtime > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "link"),
+    [
+        ("HEAD", tarfile.SYMTYPE, "../outside"),
+        ("../outside", tarfile.REGTYPE, ""),
+        ("/outside", tarfile.REGTYPE, ""),
+        ("HEAD", tarfile.LNKTYPE, "config"),
+    ],
+)
+async def test_a_tree_that_leads_elsewhere_is_refused(
+    cache: Path, name: str, kind: bytes, link: str
+) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = kind, link
+        archive.addfile(member, io.BytesIO())
+    ctx = context()
+    tree = await ctx.save("tree", buffer.getvalue())
+    with pytest.raises(Permanent, match="no part of a repository"):
+        await located(ctx, LintRequest(tree=tree))
+    assert list((cache / "trees").iterdir()) == []
