@@ -14,7 +14,10 @@ RULE = rollout.RolloutRule(
 )
 ROLLOUT = rollout.Rollout(
     capability="python-lint",
-    rules={"*": RULE, "ruff": rollout.RolloutRule(mode="percent", percent=5, since=at(9), by="ada")},
+    rules={
+        "*": RULE,
+        "ruff": rollout.RolloutRule(mode="percent", percent=5, since=at(9), by="ada"),
+    },
     before={"ruff": rollout.RolloutRule(mode="process", since=at(3), by="ada")},
 )
 DECISION = rollout.Decision(
