@@ -208,6 +208,7 @@ async def test_a_provided_session_is_used_and_never_ended(
         {"DAGGER_SESSION_TOKEN": "x"},
         {"DAGGER_SESSION_PORT": "x", "DAGGER_SESSION_TOKEN": "x"},
         {"DAGGER_SESSION_PORT": "70000", "DAGGER_SESSION_TOKEN": "x"},
+        {"_EXPERIMENTAL_DAGGER_RUNNER_HOST": "tcp://engine:8080", "PATH": "/nowhere"},
         {"SWITCHGEAR_DAGGER_CONCURRENCY": "many"},
         {"SWITCHGEAR_DAGGER_IDLE": "soon"},
     ],
@@ -230,6 +231,37 @@ def test_settings_come_from_daggers_own_variables() -> None:
     assert (found.cli, found.runner, found.concurrency) == ("/bin/dagger", "tcp://engine:8080", 3)
     assert found.idle_after == timedelta(milliseconds=500)
     assert not DaggerSettings.load({"PATH": "/bin"}).configured
+
+
+def test_a_cli_gets_what_leads_to_engines_and_none_of_the_agents_credentials() -> None:
+    needed = {
+        "_EXPERIMENTAL_DAGGER_CLI_BIN": "/bin/dagger",
+        "HTTPS_PROXY": "http://proxy:3128",
+        "DOCKER_CONFIG": "/etc/docker",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318",
+    }
+    others = {"SWITCHGEAR_URL": "nats://user:hush@broker", "AWS_SECRET_ACCESS_KEY": "hush"}
+    assert dict(DaggerSettings.load(needed | others).environ) == needed
+
+
+async def test_an_engine_that_is_late_once_keeps_its_steps(
+    make_bench: MakeBench, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_bench(probe_every=timedelta(milliseconds=10))
+    asked: list[bool] = []
+
+    async def late_once(*_: object) -> bool:
+        asked.append(bool(asked))
+        return asked[-1]
+
+    monkeypatch.setattr("switchgear.steps.executors.dagger_link.probe", late_once)
+    step = bench.begin(shell("sleep 1000"))
+    await engine.running()
+    await until(lambda: len(asked) > 2)
+    assert not step.done()
+    step.cancel()
+    await asyncio.wait([step])
+    assert engine.opened == 1
 
 
 def test_the_token_of_a_session_is_in_no_text() -> None:

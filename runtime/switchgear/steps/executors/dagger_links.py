@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_MISSED = 2
+"""Signs of life in a row that an engine may owe before it counts as frozen."""
+
 
 class Links:
     """At most one session at a time."""
@@ -93,10 +96,14 @@ class Links:
 
     async def _watch(self, link: Link) -> None:
         """Ask for a sign of life while somebody uses the session: a frozen engine closes nothing."""
-        settings = self._settings
+        settings, missed = self._settings, 0
         while not link.lost.done():
             await asyncio.sleep(settings.probe_every.total_seconds())
-            if link.users and not await link.probe(settings.probe_timeout.total_seconds()):
+            if not link.users or await link.probe(settings.probe_timeout.total_seconds()):
+                missed = 0
+                continue
+            missed += 1
+            if missed >= _MISSED:  # a loaded engine may be late once
                 link.lose("the engine gives no sign of life", frozen=True)
 
     def _rest(self, link: Link) -> None:

@@ -16,6 +16,22 @@ RUNNER = "_EXPERIMENTAL_DAGGER_RUNNER_HOST"
 PORT = "DAGGER_SESSION_PORT"
 TOKEN = "DAGGER_SESSION_TOKEN"  # noqa: S105 - the name of a variable
 
+_HANDED_ON = frozenset({
+    "ALL_PROXY", "HOME", "HTTPS_PROXY", "HTTP_PROXY", "KUBECONFIG", "LANG", "LOGNAME", "NO_PROXY", "PATH",
+    "SSH_AUTH_SOCK", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR", "TZ", "USER",
+    "all_proxy", "http_proxy", "https_proxy", "no_proxy",
+})  # fmt: skip
+_HANDED_ON_PREFIXES = (
+    "DAGGER_",
+    "DOCKER_",
+    "LC_",
+    "OTEL_",
+    "XDG_",
+    "_DAGGER_",
+    "_EXPERIMENTAL_DAGGER_",
+)
+"""How to reach engines, registries and collectors."""
+
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 
@@ -40,7 +56,7 @@ class DaggerSettings(Struct, frozen=True, kw_only=True):
     provided: ProvidedSession | None = None
     """Use this session instead of starting one."""
     environ: tuple[tuple[str, str], ...] = ()
-    """What the CLI inherits, beside what is said above."""
+    """What the CLI inherits of the agent's environment, beside what is said above."""
     concurrency: int = 8
     """Steps at the same time; the engine itself knows no limit."""
     start_timeout: timedelta = timedelta(seconds=20)
@@ -89,7 +105,7 @@ class DaggerSettings(Struct, frozen=True, kw_only=True):
             cli=_cli(environ),
             runner=environ.get(RUNNER, ""),
             provided=_provided(environ),
-            environ=tuple(sorted(environ.items())),
+            environ=tuple(sorted(_handed_on(environ).items())),
             concurrency=_number(names["concurrency"], given.pop("concurrency", None)),
             strict_network=environ.get("SWITCHGEAR_DAGGER_NETWORK", "") == "strict",
             **{
@@ -104,11 +120,30 @@ class DaggerSettings(Struct, frozen=True, kw_only=True):
         )
 
 
+def _handed_on(environ: Mapping[str, str]) -> dict[str, str]:
+    """What the CLI needs of the agent's environment, and none of its credentials for other things."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if name in _HANDED_ON or name.startswith(_HANDED_ON_PREFIXES)
+    }
+
+
 def _cli(environ: Mapping[str, str]) -> str:
     """The CLI that is named, or one on PATH where a runner is named: a stray one there is no wish to use it."""
     if environ.get(CLI):
         return environ[CLI]
-    return (shutil.which("dagger", path=environ.get("PATH")) or "") if environ.get(RUNNER) else ""
+    if not environ.get(RUNNER):
+        return ""
+    found = shutil.which("dagger", path=environ.get("PATH"))
+    if found is None and not environ.get(PORT):
+        # said, since steps would else run on the host in silence
+        raise ConfigError(
+            "a Dagger engine is named, but there is no CLI to reach it by",
+            why=f"{RUNNER} is set, {CLI} is not, and no dagger is on PATH",
+            fix=f"set {CLI} to the CLI, or unset {RUNNER}",
+        )
+    return found or ""
 
 
 def _provided(environ: Mapping[str, str]) -> ProvidedSession | None:
