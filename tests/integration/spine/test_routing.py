@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from switchgear import Agent, Capability, Context, TaskRejected
+from switchgear import Agent, Capability, Context, TaskHandle, TaskRejected
 from switchgear.agent.settings import WorkerSettings
 from switchgear.client.mesh import Mesh
 from switchgear.contract import subjects
@@ -101,11 +101,11 @@ async def test_freed_slots_take_the_highest_priority_first(
         return all(count["num_waiting"] == 0 for count in counts)
 
     await until(nobody_pulls)
-    handles = [
-        await mesh.submit(WORK, Text(name), priority=name)
-        for name in ("low", "normal", "high", "low", "normal", "high")
-    ]
-    await asyncio.gather(*(reach(one, "dispatched") for one in handles))
+    handles: list[TaskHandle[Text]] = []
+    # one after the other: a low one that is counted too late has to wait for room behind higher ones
+    for name in ("low", "low", "normal", "normal", "high", "high"):
+        handles.append(await mesh.submit(WORK, Text(name), priority=name))
+        await reach(handles[-1], "dispatched")
     gate.open()
     await asyncio.gather(*(one.result(timeout=SOON) for one in (*first, *handles)))
     assert gate.entered[4:] == ["high", "high", "normal", "normal", "low", "low"]
