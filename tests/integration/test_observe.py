@@ -17,6 +17,7 @@ from switchgear.bus.port import Appended, Bus
 from switchgear.clock import SYSTEM, milliseconds
 from switchgear.contract import codec, queries
 from switchgear.ids import new_id
+from switchgear.projections import service
 from switchgear.projections.service import observe
 from switchgear.server import EmbeddedServer
 from tests.unit.projections.feed import Feed, Scope
@@ -214,3 +215,18 @@ async def test_a_broker_with_an_empty_store_is_read_anew(
             bus, owner, lambda page: page.lag == 0 and [one.id for one in page.tasks] == ["new"]
         )
         assert found.tasks[0].state == "completed"
+
+
+async def test_a_task_that_retention_deleted_is_listed_no_more(
+    nats_server: EmbeddedServer, path: Path, owner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "EVERY", timedelta(milliseconds=20))
+    async with observing(nats_server.url, path) as bus:
+        writer = Writer(bus, owner)
+        await writer.finish("t1")
+        await writer.finish("t2")
+        await listed(bus, owner, lambda page: len(page.tasks) == 2)
+        for entry in await bus.ledger.history(Feed().task("t1", owner=owner).scope):
+            await bus.ledger.delete(entry.sequence)
+        found = await listed(bus, owner, lambda page: len(page.tasks) == 1)
+        assert [row.id for row in found.tasks] == ["t2"]

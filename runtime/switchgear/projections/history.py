@@ -44,6 +44,13 @@ ON CONFLICT (number) DO UPDATE SET
 _PUT_MOMENT = "INSERT INTO moments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _PUT_DECISION = "INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _FIND_TASK = "SELECT number, state, row FROM tasks WHERE owner = ? AND id = ? AND capability = ?"
+_ENDS = (
+    "moments INDEXED BY moments_ending"
+    f" WHERE event IN ({', '.join(repr(event) for event in sorted(subjects.TERMINAL))})"
+)
+_COUNT_ENDS = f"SELECT count(*) FROM {_ENDS}"  # noqa: S608 - a constant, as below
+_FIND_ENDS = f"SELECT sequence, number FROM {_ENDS} AND sequence > ? ORDER BY sequence LIMIT ?"  # noqa: S608
+_DELETE_VOID = "DELETE FROM moments WHERE sequence = ?"
 _FIND_KEPT = (
     "SELECT sequence, time_ns, event, expected, data FROM kept WHERE number = ? ORDER BY sequence"
 )
@@ -60,6 +67,14 @@ class Applied(NamedTuple):
     """Sequence up to which the read model has read."""
     voids: int
     """Entries in the batch that count for nothing."""
+
+
+class End(NamedTuple):
+    """A terminal entry, valid or void."""
+
+    sequence: int
+    number: int
+    """Of its task."""
 
 
 @dataclass(slots=True)
@@ -125,6 +140,27 @@ class Index:
             except BaseException:
                 self._forget_memory()
                 raise
+
+    def count_ends(self) -> int:
+        """How many terminal entries stand in the file."""
+        with self._lock:
+            return int(self._connection.execute(_COUNT_ENDS).fetchone()[0])
+
+    def ends(self, after: int, most: int) -> list[End]:
+        """The next terminal entries beyond this sequence, the oldest first."""
+        with self._lock:
+            return [
+                End(*columns) for columns in self._connection.execute(_FIND_ENDS, (after, most))
+            ]
+
+    def forget(self, ends: Sequence[End]) -> None:
+        """Retention has deleted these: their tasks go with them, where they counted."""
+        with self._lock, self._transaction():
+            for end in ends:
+                if end.sequence == self._last_valid(end.number):
+                    self._remove(end.number)
+                else:
+                    self._connection.execute(_DELETE_VOID, (end.sequence,))
 
     def reset(self) -> None:
         """Forget everything: the ledger is read again from its beginning."""
@@ -268,13 +304,16 @@ class Index:
     def _delete(self, task: _Task) -> None:
         """Take the ended task out: retention has deleted it, and its id begins anew."""
         self._write()
+        self._remove(task.number)
+
+    def _remove(self, number: int) -> None:
         for statement in (
             "DELETE FROM tasks WHERE number = ?",
             "DELETE FROM moments WHERE number = ?",
             "DELETE FROM kept WHERE number = ?",
             "DELETE FROM decisions WHERE number = ?",
         ):
-            self._connection.execute(statement, (task.number,))
+            self._connection.execute(statement, (number,))
 
     def _write(self) -> None:
         """Bring what was folded into the file."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from switchgear import errors
 from switchgear.projections import history
 from switchgear.projections.answers import Answers
+from switchgear.projections.forgetting import EVERY, Forgetting
 from switchgear.projections.threads import in_thread
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Observer:
                 await asyncio.sleep(RETRY.total_seconds())
 
     async def _feed_and_watch(self, index: history.Index) -> None:
-        """Feed the read model until there is doubt, or either call fails.
+        """Feed the read model until there is doubt, or a call fails.
 
         Entries that came and were not taken in are dropped and read again: a roll-back may have
         taken them back.
@@ -97,6 +98,7 @@ class Observer:
         tasks = {
             asyncio.create_task(self._feed(index)),
             asyncio.create_task(self._watch(index)),
+            asyncio.create_task(self._forget(index)),
         }
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -123,6 +125,16 @@ class Observer:
             if close is not None:
                 await close()
         raise errors.Unavailable("the ledger's entries ended")
+
+    async def _forget(self, index: history.Index) -> None:
+        """Take out from time to time what retention has deleted, while the ledger is the one that was read."""
+        forgetting = Forgetting(self._bus.ledger, index)
+        while True:
+            await asyncio.sleep(EVERY.total_seconds())
+            await self._is_sure.wait()
+            gone = await forgetting.once()
+            if gone:
+                log.info("observe.forgot %d tasks", gone)
 
     async def _watch(self, index: history.Index) -> None:
         """Look at the ledger from time to time; ends as soon as there is a reason for doubt."""

@@ -15,7 +15,7 @@ from switchgear import errors
 if TYPE_CHECKING:
     from pathlib import Path
 
-VERSION = 3
+VERSION = 4
 """Layout of the tables and meaning of the rows: raise it with any change of either."""
 _APPLICATION = 0x53_47_48_31
 """Marks the file as ours, so that a mistyped path never empties somebody else's database."""
@@ -68,6 +68,8 @@ CREATE TABLE moments (
     void TEXT NOT NULL
 );
 CREATE INDEX moments_by_task ON moments (number);
+CREATE INDEX moments_ending ON moments (sequence, number)
+    WHERE event IN ('cancelled', 'completed', 'dead', 'expired', 'rejected');
 CREATE TABLE kept (
     sequence INTEGER PRIMARY KEY,
     number INTEGER NOT NULL,
