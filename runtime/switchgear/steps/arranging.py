@@ -81,6 +81,7 @@ def in_sandbox(spec: StepSpec, given: Given) -> Arranged:
         argv = command
         if given.rootfs is None:
             argv = _found(spec, command, environment, directory, [*base, *upper])
+            _refuse_shim(argv[0], [*base, *upper])
             upper += host.program_files(argv[0], [*base, *upper])
         argvs.append(argv)
     upper = _opened(sorted(upper, key=lambda one: one.path), places)
@@ -218,6 +219,16 @@ def _found(
             f"install {name}, or give its full path in command()",
         )
     return [os.path.abspath(found), *command[1:]]  # noqa: PTH100 - keeps links
+
+
+def _refuse_shim(program: str, operations: Iterable[Operation]) -> None:
+    """A shim would end with exit code 127, and a word about a program that nobody named. Raises Cannot."""
+    tree = host.manager_tree(program, operations)
+    if tree:
+        raise Cannot(
+            f"{program} is a shim of a version manager, whose programs the sandbox does not show",
+            f"name the program itself in command(), or set SWITCHGEAR_SANDBOX_PATHS={tree}",
+        )
 
 
 def _unseen(spec: StepSpec, covered: Sequence[Show]) -> tuple[str, ...]:

@@ -93,6 +93,14 @@ def _visible(path: str, operations: Iterable[Operation]) -> bool:
     )
 
 
+def manager_tree(program: str, operations: Iterable[Operation]) -> str:
+    """Where the version manager lives whose shim this is: it starts a program that is not shown; empty for others."""
+    folder = Path(program).parent
+    if folder.name != "shims" or _visible(program, operations):
+        return ""
+    return str(folder.parent)
+
+
 def program_files(program: str, operations: Iterable[Operation]) -> list[Operation]:
     """What a program outside of the system needs to be shown: its virtual environment, its Python, or its own file."""
     operations = list(operations)
