@@ -139,11 +139,11 @@ class DeadLetters:
         limit: int = 100,
         dry_run: bool = False,
     ) -> list[Redrive[TaskHandle[Any]]]:
-        """Try dead tasks again, the oldest of the newest `limit` first; of further tries of one task only one.
+        """Try dead tasks again, the oldest of the newest `limit` first; of one task's dead tries only the newest.
 
         Raises what `list` and `redrive` raise; what was started before stays.
         """
-        found: dict[str, None] = {}
+        found: dict[str, str] = {}
         before: str | None = None
         while len(found) < limit:
             page = await self.list(
@@ -152,16 +152,13 @@ class DeadLetters:
                 limit=min(limit - len(found), _PAGE),
                 before=before,
             )
-            found |= dict.fromkeys(row.id for row in page.tasks)
+            for row in page.tasks:
+                origin = row.redrives or row.id
+                found[origin] = found.pop(origin, row.id)  # its place is that of its oldest row
             if not page.more:
                 break
             before = page.tasks[-1].id
-        told: dict[str, Redrive[TaskHandle[Any]]] = {}
-        for task in reversed(found):
-            one = await self.redrive(task, dry_run=dry_run)
-            if one.task not in told:
-                told[one.task] = one
-        return [*told.values()]
+        return [await self.redrive(task, dry_run=dry_run) for task in reversed(found.values())]
 
     async def _planned(self, id: str, input: Any) -> _Planned:
         view = self._view

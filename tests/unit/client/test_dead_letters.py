@@ -19,7 +19,7 @@ from switchgear import (
     TaskDead,
     testing,
 )
-from switchgear.client.dead_letters import Redrive
+from switchgear.client.dead_letters import DeadLetters, Redrive
 from switchgear.contract import entries
 from switchgear.lifecycle.history import fold
 from switchgear.tasks.handle import TaskHandle
@@ -198,6 +198,33 @@ async def test_many_are_redriven_each_cause_once() -> None:
         assert sorted(mill.ran) == ["bad 0", "bad 1", "bad 2"]
         again = await mesh.dead_letters.redrive_many(capability="grind")
         assert [one.started for one in again] == [False] * 3
+
+
+async def test_many_that_die_again_at_once_are_each_tried_once() -> None:
+    """The try that one of a dead task's rows started may be dead before the next row of it comes."""
+    mill = Mill()
+    async with testing.mesh(mill.agent) as mesh:
+        dead = await die(mesh, "bad 1")
+        tried = await mesh.dead_letters.redrive(dead)
+        assert tried.handle is not None
+        with pytest.raises(TaskDead):
+            await tried.handle.result()
+        other = await mesh.dead_letters.redrive(dead, input=Text("bad 2"))
+        assert other.handle is not None
+        with pytest.raises(TaskDead):
+            await other.handle.result()
+        start = vars(mesh.dead_letters)["_start"]
+
+        async def started(*args: Any) -> TaskHandle[Any]:
+            handle = await start(*args)
+            with pytest.raises(TaskDead):
+                await handle.result()
+            return handle
+
+        letters = DeadLetters(mesh, started)
+        [told] = await letters.redrive_many(capability="grind")
+        assert (told.redrives, told.input) == (dead, {"text": "bad 2"})
+        assert mill.ran == ["bad 1", "bad 1", "bad 2", "bad 2"]
 
 
 async def test_many_are_bounded() -> None:
