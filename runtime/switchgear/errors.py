@@ -286,6 +286,13 @@ class StepFailed(SwitchgearError):
         """Of a command: `bubblewrap`, `container` or `none`."""
 
 
+class ServiceFailed(StepFailed):
+    """A service of a step that did not start, did not listen in time, or ended while the step ran."""
+
+    code = "SG1522"
+    default_fix = "read the error output of the service, and run its command by hand"
+
+
 class DuplicateKey(SwitchgearError):
     """A step key that is used twice in one task."""
 

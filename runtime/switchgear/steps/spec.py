@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import TypeVar
 
@@ -28,15 +29,36 @@ DEFAULT_OUTPUT = 256 * 1024
 _VARIABLE = re.compile(r"[^=\0]+")
 _REF = re.compile(r"env://[^=\0/]+|file:///[^\0]+")
 _EXIT_CODES = range(256)
+_PORTS = range(1, 1 << 16)
+_START = 30.0
+"""Seconds that a service has to start where its spec names no limit."""
+_SERVICE = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
 _Item = TypeVar("_Item", Cache, Mount, Secret)
 
 
-class Service(Struct, frozen=True):
+class Service(Struct, frozen=True, omit_defaults=True):
     """Something that runs beside the step, reached under its name; ends with it."""
 
     name: str
     spec: StepSpec
+    ports: tuple[int, ...] = ()
+    """TCP ports, ascending: the step begins when it listens on each. Empty: nobody waits for it."""
+    start_limit: timedelta | None = None
+    """How long it may take from its start until it listens; None: 30 s."""
+
+    def __post_init__(self) -> None:
+        if not _SERVICE.fullmatch(self.name):  # also of a spec that came from outside: it becomes part of paths
+            raise ValueError(f"{self.name!r} cannot name a service")
+        if self.spec.services:
+            raise ValueError(f"the service {self.name} has services of its own")
+        if any(port not in _PORTS for port in self.ports) or self.start_seconds <= 0:
+            raise ValueError(f"the service {self.name} has no usable ports or start limit")
+
+    @property
+    def start_seconds(self) -> float:
+        """How long it may take until it listens."""
+        return _START if self.start_limit is None else self.start_limit.total_seconds()
 
 
 class StepSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -146,12 +168,28 @@ class StepSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
         cached = Cache(_absolute("a cache", path), name, sharing)
         return replace(self, caches=_placed(self.caches, cached))
 
-    def service(self, name: str, spec: StepSpec) -> StepSpec:
-        """Run this beside the step, which reaches it under the name."""
-        if not re.fullmatch(r"[a-z][a-z0-9-]{0,62}", name):
-            raise UsageError(f"{name!r} cannot name a service", fix="use a-z, digits and -")
+    def service(
+        self,
+        name: str,
+        spec: StepSpec,
+        *,
+        ports: Iterable[int] = (),
+        start: timedelta | None = None,
+    ) -> StepSpec:
+        """Run this beside the step, which reaches it under the name, and ends when it ends.
+
+        The step begins when it listens on all of these TCP `ports`; else it fails after `start`, or 30 s. Without ports
+        nobody waits.
+        """
+        _positive("start limit", start, timedelta(0))
+        try:
+            added = Service(name, spec, tuple(sorted(set(ports))), start)
+        except ValueError as error:
+            raise UsageError(
+                str(error), fix="names have a-z, digits and -, ports are 1 to 65535"
+            ) from error
         kept = tuple(one for one in self.services if one.name != name)
-        services = sorted((*kept, Service(name, spec)), key=lambda one: one.name)
+        services = sorted((*kept, added), key=lambda one: one.name)
         return replace(self, services=tuple(services))
 
     def output(self, name: str, path: str | os.PathLike[str]) -> StepSpec:

@@ -174,6 +174,31 @@ def test_names_are_plain(name: str) -> None:
         command("true").service(name, command("x"))
 
 
+def test_a_service_listens_on_ports_within_a_time() -> None:
+    database = container("postgres:17").exec("postgres")
+    spec = command("true").service("db", database, ports=[5433, 5432, 5432])
+    assert spec.services == (Service("db", database, (5432, 5433)),)
+    assert spec.services[0].start_seconds == 30
+    assert msgspec.json.decode(msgspec.json.encode(spec), type=StepSpec) == spec
+    plain = msgspec.json.encode(command("true").service("db", database))
+    assert b"ports" not in plain
+    assert b"start_limit" not in plain
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536])
+def test_a_port_is_a_number_of_tcp(port: int) -> None:
+    with pytest.raises(UsageError, match="port"):
+        command("true").service("db", command("x"), ports=[port])
+
+
+def test_a_service_has_time_to_start_and_no_services_of_its_own() -> None:
+    with pytest.raises(UsageError, match="start"):
+        command("true").service("db", command("x"), start=timedelta(0))
+    nested = command("x").service("inner", command("y"))
+    with pytest.raises(UsageError, match="of its own"):
+        command("true").service("db", nested)
+
+
 @pytest.mark.parametrize("path", ["", "../x", "a/../../x", "/a/.."])
 def test_an_output_lies_where_its_path_says(path: str) -> None:
     with pytest.raises(UsageError):
@@ -211,6 +236,8 @@ def test_what_is_no_image_is_refused_when_it_is_written() -> None:
     "foreign",
     [
         {"caches": [{"path": "/c", "name": "../../escaped"}]},
+        {"services": [{"name": "../escaped", "spec": {}}]},
+        {"services": [{"name": "db", "spec": {}, "ports": [65536]}]},
         {"declared_outputs": [["../escaped", "out"]]},
         {"declared_outputs": [["out", "../escaped"]]},
     ],
