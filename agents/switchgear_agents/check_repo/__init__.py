@@ -8,7 +8,6 @@ switchgear agent run switchgear_agents.check_repo:agent
 
 from __future__ import annotations
 
-import asyncio
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -98,14 +97,16 @@ async def _check_out(ctx: Context, source: str, ref: str) -> tuple[Checkout, Art
 async def _ask(
     ctx: Context, tally: _Tally, capability: Capability[In, Out], request: In
 ) -> Ended[Out]:
-    """One check's report, or why there is none."""
-    clock = asyncio.get_running_loop().time
-    started = clock()
+    """One check's report, or why there is none, and how long its task took: in another run of this job too."""
+    task = await ctx.submit(capability, request)
+    report, why = None, ""
     try:
-        report = await ctx.call(capability, request, timeout=CHECK)
+        report = await task.result(timeout=CHECK)
     except (TaskFailed, WaitTimeout, ProtocolError) as failure:
         why = f"{failure.what}: {failure.why}" if failure.why else failure.what
-        tally.done(f"{capability.name} could not run")
-        return Ended(why=why, seconds=clock() - started)
-    tally.done(f"{capability.name} is done")
-    return Ended(report=report, seconds=clock() - started)
+        if isinstance(failure, WaitTimeout):
+            await task.cancel("its report comes too late")
+    tally.done(f"{capability.name} could not run" if why else f"{capability.name} is done")
+    told = await task.status()
+    seconds = (told.updated_at - told.submitted_at).total_seconds()
+    return Ended(report=report, why=why, seconds=seconds)

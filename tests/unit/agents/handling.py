@@ -39,8 +39,22 @@ class Kept:
         return self.all[digest]
 
 
+class _Child:
+    """A child that has ended, with the test's answer."""
+
+    def __init__(self, answer: Callable[[], Any]) -> None:
+        self._answer = answer
+
+    async def result(self, **_options: Any) -> Any:
+        return self._answer()
+
+    async def status(self) -> Any:
+        now = datetime.now(UTC)
+        return SimpleNamespace(submitted_at=now, updated_at=now)
+
+
 class _Answered(Context):
-    """Records nothing, and answers a call by the capability's name."""
+    """Records nothing, and answers a child by the capability's name."""
 
     def __init__(self, answers: Answers, declared: frozenset[str], messages: list[str]) -> None:
         super().__init__(cast("Run", SimpleNamespace(gathers=0)))
@@ -69,11 +83,11 @@ class _Answered(Context):
     async def load(self, artifact: Artifact) -> bytes:
         return await self._kept.get(artifact.digest)
 
-    async def call(self, capability: Any, input: Any, **_options: Any) -> Any:
+    async def submit(self, capability: Any, input: Any, **_options: Any) -> Any:
         name = reference(capability).name
         if name not in self._declared:
             raise NotDeclared(f"it calls {name}, which it does not declare")
-        return self._answers[name](input)
+        return _Child(lambda: self._answers[name](input))
 
     def progress(self, fraction: float | None = None, message: str = "", **_: float) -> None:
         del fraction

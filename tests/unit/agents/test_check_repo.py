@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import msgspec
 import pytest
 
-from switchgear import Permanent, Retryable, TaskDead
+from switchgear import Agent, Capability, Context, Permanent, Retryable, TaskDead, testing
 from switchgear_agents import check_repo, lint, metrics, pytest_runner, secrets
 from switchgear_agents.repository import (
     ComplexFunction,
@@ -159,6 +160,39 @@ def test_the_names_and_types_that_are_called_are_those_that_are_offered() -> Non
     assert {one.name: (one.input, one.output) for one in called} == offered
     assert not offered.keys() & check_repo.agent.capabilities.keys()
     assert check_repo.check_repo.calls == offered.keys()
+
+
+def offer(agent: Agent, called: Capability[Any, Any], takes: timedelta) -> None:
+    """A check that gives its good report after so long; the metrics fail."""
+
+    async def handle(asked: Any, ctx: Context) -> Any:
+        del asked
+        await ctx.sleep("work", takes)
+        if called is check_repo.METRICS:
+            raise Permanent("no tool")
+        return WELL[called.name]
+
+    handle.__annotations__ |= {"asked": called.input, "return": called.output}
+    agent.capability(called)(handle)
+
+
+async def test_a_check_takes_as_long_as_its_task_however_often_the_job_is_resumed(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job gives up its slot after 10 s, and is run again from the top when a check has ended."""
+    monkeypatch.setenv("SWITCHGEAR_ISOLATION", "none")
+    repository.commit(a="1")
+    took = {"python-lint": 2, "secret-scan": 30, "code-metrics": 90, "python-test": 600}
+    checks = Agent("checks", version="1.0.0")
+    for called in (check_repo.LINT, check_repo.TEST, check_repo.SECRETS, check_repo.METRICS):
+        offer(checks, called, timedelta(seconds=took[called.name]))
+    async with testing.mesh(check_repo.agent, checks) as mesh:
+        task = await mesh.submit(check_repo.check_repo, RepoRequest(source=str(repository)))
+        report = await task.result()
+        assert (await task.status()).attempt > 1
+    assert report.verdict == "incomplete"
+    seconds = {name: one.seconds for name, one in report.checks.items()}
+    assert seconds == {name: pytest.approx(took[name], abs=1) for name in took}
 
 
 async def test_a_host_that_cannot_be_reached_is_tried_again_later() -> None:
