@@ -51,7 +51,7 @@ async def call(
         child = Child(run.children.id_of("child", key), key)
         stored = await payload.store(run.attempt.bus.blobs, data)
         opened = run.children.opening(wanted, stored, child)
-        began = run.attempt.clock.now()
+        began = run.since(key, child.task)
         try:
             history = await _result_of(run, opened, key, timeout)
             end = history.end

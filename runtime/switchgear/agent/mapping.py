@@ -89,7 +89,7 @@ async def map_all(
         return [await _outcome(run, plan, index, end) for index, end in enumerate(ends)]
     await run.begin()
     with run.waits.working():
-        began = run.attempt.clock.now()
+        began = run.since(key, prefix)
         try:
             ends = await _Mapping(run, plan).ends()
         except TaskFailed as error:

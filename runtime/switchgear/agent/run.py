@@ -19,7 +19,7 @@ from switchgear.agent.task_info import TaskInfo
 from switchgear.resilience.classify import classify
 
 if TYPE_CHECKING:
-    from datetime import timedelta
+    from datetime import datetime, timedelta
 
     from switchgear.agent.attempt import Attempt
     from switchgear.agent.settings import WorkerSettings
@@ -147,6 +147,13 @@ class Run:
         """Whether an earlier run was suspended while it waited for this child, or these children."""
         earlier = self.recording.records.begun.get(key)
         return earlier is not None and earlier.task == task
+
+    def since(self, key: str, task: str) -> datetime:
+        """When the wait for this child, or these children, began: in an earlier run, or now."""
+        earlier = self.recording.records.begun.get(key)
+        if earlier is None or earlier.task != task:
+            return self.attempt.clock.now()
+        return earlier.begun
 
     def begun(self, key: str, awaited: Awaited) -> Awaited:
         """The wait with the times that an earlier run gave it, if it began in one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,6 +12,7 @@ from switchgear import (
     Agent,
     Approval,
     Context,
+    Permanent,
     SignalTimeout,
     TaskCancelled,
     TaskDead,
@@ -144,6 +146,38 @@ async def test_call_of_a_slow_child_suspends_its_parent() -> None:
         [waiting] = waitings(on, handle.id)
         assert (waiting.reason, waiting.waits[0].kind) == ("child", "child")
     assert runs == ["parent", "slow", "parent"]
+
+
+async def test_recorded_durations_count_from_the_first_run() -> None:
+    """What the timeline tells of calls and maps is how long they took, suspended or not, failed or not."""
+    agent = Agent("family", version="1.0.0")
+
+    @agent.capability("slow", timeout=None, concurrency=10)
+    async def slow(value: Number, ctx: Context) -> Number:
+        await ctx.sleep("slow", timedelta(seconds=value.n))
+        if value.n == 300:
+            raise Permanent("no")
+        return value
+
+    @agent.capability("parent", calls=[slow], timeout=None)
+    async def parent(value: Number, ctx: Context) -> Number:
+        await ctx.call(slow, Number(100), key="call")
+        await ctx.map(slow, [Number(200), Number(1)], key="map")
+        with contextlib.suppress(TaskDead):
+            await ctx.call(slow, Number(300), key="failing")
+        await ctx.map(slow, [Number(400), Number(300)], key="partly", max_failures=1)
+        await ctx.call(slow, Number(1), key="quick")
+        return value
+
+    async with stage(agent) as on:
+        handle = await on.mesh.submit(parent, Number(1))
+        await handle.result()
+        taken = [
+            round(valid.entry.duration.total_seconds())
+            for valid in on.history(handle.id).valid
+            if isinstance(valid.entry, entries.Checkpoint) and valid.entry.duration is not None
+        ]
+    assert taken == [100, 200, 300, 400, 1]
 
 
 async def test_gathered_calls_wake_their_parent_once() -> None:
