@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from switchgear.contract import codec, limits, subjects
+from switchgear.contract.capability import type_name
 from switchgear.contract.queries import Problem, TopicMessage
 from switchgear.contract.topic import Message
 from switchgear.errors import InvalidInput, Overloaded, ProtocolError, SwitchgearError
@@ -155,7 +156,7 @@ def _read(message: port.Message, kind: Any) -> tuple[TopicMessage, Any]:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         text, _, path = str(error).partition(" - at ")
         raise InvalidInput(
-            f"the value does not fit {kind}: {text}",
+            f"the value does not fit {type_name(kind)}: {text}",
             path=path.strip("`") or "$",
             fix="send what the function's annotation says",
         ) from error

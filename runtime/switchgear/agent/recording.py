@@ -12,6 +12,7 @@ import msgspec
 from switchgear.agent.attempt import Attempt, CancelledMeanwhile, Common, Lost, Suspended
 from switchgear.agent.classifying import Judge
 from switchgear.contract import codec, entries
+from switchgear.contract.capability import type_name
 from switchgear.contract.rollout import Decision
 from switchgear.contract.values import Awaited, Failure
 from switchgear.errors import DuplicateKey, NotRecordable, StepChanged, SwitchgearError
@@ -92,7 +93,7 @@ class Recording:
             return codec.decoder(Any if kind is object else kind).decode(data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise NotRecordable(
-                f"the result recorded as {found.key!r} does not fit {kind}: {error}",
+                f"the result recorded as {found.key!r} does not fit {type_name(kind)}: {error}",
                 why="the type has changed since it was recorded",
                 fix="keep the old type readable, or give the changed work a new key",
             ) from error

@@ -11,6 +11,7 @@ import msgspec
 from switchgear.agent.calls import TOGETHER
 from switchgear.agent.digests import of_values
 from switchgear.contract import codec, limits, subjects
+from switchgear.contract.capability import type_name
 from switchgear.contract.values import Awaited
 from switchgear.errors import InvalidInput, SignalTimeout, UsageError
 from switchgear.lifecycle import suspension
@@ -169,9 +170,9 @@ class Inbox:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             text, _, path = str(error).partition(" - at ")
             unfit = InvalidInput(
-                f"signal {signal.entry.name} does not fit {kind}: {text}",
+                f"signal {signal.entry.name} does not fit {type_name(kind)}: {text}",
                 path=path.strip("`") or "$",
-                fix=f"send what {kind} says: `switchgear task signal`",
+                fix=f"send what {type_name(kind)} says: `switchgear task signal`",
             )
             await recording.failed(
                 key, "signal", digest, unfit, duration=took, signal=signal.sequence

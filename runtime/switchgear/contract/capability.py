@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 
 from switchgear.contract import subjects
 from switchgear.errors import UsageError
@@ -35,14 +35,15 @@ class Capability(Generic[In, Out]):
         self.version = version
 
     def __repr__(self) -> str:
-        return f"Capability({self.name!r}, {_shown(self.input)}, {_shown(self.output)})"
+        return f"Capability({self.name!r}, {type_name(self.input)}, {type_name(self.output)})"
 
 
 AnyCapability = Capability[Any, Any]
 
 
-def _shown(kind: Any) -> str:
-    return getattr(kind, "__name__", str(kind))
+def type_name(kind: Any) -> str:
+    """A type as people write it, such as `Query` or `list[int]`."""
+    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
 
 
 def reference(capability: Capability[In, Out] | str) -> Capability[In, Out] | AnyCapability:

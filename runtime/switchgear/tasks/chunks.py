@@ -12,6 +12,7 @@ import msgspec
 
 from switchgear.bus.port import Bus, Message, Subscription
 from switchgear.contract import codec, limits, subjects
+from switchgear.contract.capability import type_name
 from switchgear.contract.queries import Chunk as Sent
 from switchgear.errors import ProtocolError, SwitchgearError
 from switchgear.lifecycle.history import History
@@ -119,7 +120,7 @@ def _value(decoder: msgspec.json.Decoder[Any], sent: Sent, kind: Any) -> Any:
         return decoder.decode(sent.value)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(
-            f"chunk {sent.number} of step {sent.step!r} does not fit {kind}: {error}",
+            f"chunk {sent.number} of step {sent.step!r} does not fit {type_name(kind)}: {error}",
             code="SG1102",
             fix="read the chunks as the type that the handler emits",
         ) from error

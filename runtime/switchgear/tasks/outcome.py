@@ -8,6 +8,7 @@ import msgspec
 
 from switchgear.bus.port import Bus
 from switchgear.contract import codec, entries
+from switchgear.contract.capability import type_name
 from switchgear.contract.codes import OVERLOADS
 from switchgear.contract.values import Failure
 from switchgear.errors import (
@@ -46,7 +47,7 @@ def decoded(data: bytes, kind: Any, capability: str) -> Any:
         return codec.decoder(Any if kind is object else kind).decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(
-            f"the output of {capability} does not fit {kind}: {error}",
+            f"the output of {capability} does not fit {type_name(kind)}: {error}",
             code="SG1102",
             fix="compare the caller's type with `switchgear capability show`",
         ) from error

@@ -284,6 +284,7 @@ async def test_signal_that_does_not_fit_is_invalid_input() -> None:
         with pytest.raises(TaskDead) as caught:
             await handle.result()
     assert (caught.value.cause_code, caught.value.error_class) == ("SG1507", "invalid")
+    assert "signal it does not fit Number: Expected `int`, got `str`" in caught.value.what
 
 
 async def test_time_limit_of_a_signal_is_fixed_by_the_first_run() -> None:

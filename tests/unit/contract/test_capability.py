@@ -12,7 +12,7 @@ from switchgear.errors import UsageError
 
 def test_a_capability_shows_its_name_and_types() -> None:
     """As a reader would write it."""
-    assert repr(Capability("search", str, list[int])) == "Capability('search', str, list)"
+    assert repr(Capability("search", str, list[int])) == "Capability('search', str, list[int])"
 
 
 def test_a_name_that_cannot_stand_in_a_subject_is_refused() -> None:
