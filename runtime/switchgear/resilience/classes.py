@@ -23,6 +23,16 @@ MEANINGS: dict[ErrorClass, str] = {
 }
 """What a person reads beside the class."""
 
+RESOURCE = "resource:"
+"""How the names begin of what all processes of one host share."""
+DISK = "resource:disk"
+FILES = "resource:files"
+"""Open ones."""
+MEMORY = "resource:memory"
+PROCESSES = "resource:processes"
+"""And threads."""
+RESOURCES = (DISK, FILES, MEMORY, PROCESSES)
+
 
 class Verdict(NamedTuple):
     """What a classifier says of one failure."""
@@ -33,8 +43,8 @@ class Verdict(NamedTuple):
     outcome_known: bool = True
     """False where the work may have taken effect all the same."""
     dependency: str = ""
-    """What failed: `http:HOST`, `nats`, `dns`, `dagger`, `registry:HOST`, `disk`, `memory`, `files`; empty: the work
-    itself."""
+    """What failed: `http:HOST`, `nats`, `dns`, `dagger`, `registry:HOST`, `git:HOST`, one of `RESOURCES`; empty: the
+    work itself."""
     retry_after: float | None = None
     """Seconds that the failed side asks to wait."""
     fix: str = ""

@@ -33,7 +33,7 @@ from switchgear.resilience.classes import Verdict, as_class, worst
 from switchgear.resilience.fingerprint import marked
 from switchgear.resilience.http_failures import http_verdict
 from switchgear.resilience.nats_failures import nats_verdict
-from switchgear.resilience.os_failures import os_verdict
+from switchgear.resilience.os_failures import os_verdict, shortage
 from switchgear.resilience.process_failures import TIMED_OUT, process_verdict
 
 Own = Callable[[BaseException], ErrorClass | None]
@@ -205,7 +205,6 @@ _KINDS: tuple[tuple[tuple[type[BaseException], ...], Verdict], ...] = (
         (TypeError, NameError, AttributeError, ImportError, AssertionError, RecursionError),
         Verdict("bug"),
     ),
-    ((MemoryError,), Verdict("resource", dependency="memory", fix="give the host more memory")),
     ((EOFError,), Verdict("transient", outcome_known=False)),
     ((KeyboardInterrupt, GeneratorExit), Verdict("cancelled", retryable=False)),
 )
@@ -284,7 +283,8 @@ _BY_NAME: dict[str, Verdict] = {
 
 
 def _of_kind(error: BaseException) -> Verdict | None:
-    return next((found for kinds, found in _KINDS if isinstance(error, kinds)), None)
+    known = next((found for kinds, found in _KINDS if isinstance(error, kinds)), None)
+    return known or shortage(error)
 
 
 def _step(error: BaseException) -> str | None:

@@ -37,14 +37,15 @@ _CODES: dict[int, Verdict] = {
     127: Verdict("invalid", retryable=False, fix="install the program, or give its full path"),
 }
 _BY_SIGNAL: dict[int, Verdict] = {
-    1: Verdict("transient", fix="its host was shutting down, or somebody hung it up"),
-    2: Verdict("transient", fix="somebody interrupted it"),
-    # What nobody admits to, the kernel did for want of memory.
-    9: Verdict("resource", dependency="memory", fix=_MEMORY),
+    # Ended from outside, it could not say what it had done: as with a time limit, nobody knows.
+    1: Verdict("transient", outcome_known=False, fix="its host shut down, or somebody hung it up"),
+    2: Verdict("transient", outcome_known=False, fix="somebody interrupted it"),
+    # Most likely the kernel, for want of memory; the code alone does not show it, so no resource is named.
+    9: Verdict("resource", outcome_known=False, fix=_MEMORY),
     13: Verdict("step", fix="what read its output went away first"),
-    15: Verdict("transient", fix="its host was shutting down, or somebody ended it"),
+    15: Verdict("transient", outcome_known=False, fix="its host shut down, or somebody ended it"),
     24: Verdict("timeout", outcome_known=False, fix="give it more CPU time, or less to do"),
-    25: Verdict("resource", dependency="disk", fix="raise the limit of file sizes"),
+    25: Verdict("step", outcome_known=False, fix="raise .limits(file=…), or let it write less"),
 }
 _CRASHED = Verdict("step", fix="the program crashed: run it by hand with the same input")
 _PLAIN = Verdict("step")
@@ -55,7 +56,7 @@ TIMED_OUT = Verdict("timeout", outcome_known=False, fix=_LONGER)
 def process_verdict(exit_code: int | None, *, timed_out: bool = False) -> Verdict:
     """What an unexpected end means. `exit_code`: as the process gave it, or minus the signal that killed it.
 
-    A process that ended by itself has a known outcome: it failed. One that a time limit ended has not.
+    A process that ended by itself has a known outcome: it failed. One that a limit or somebody else ended has not.
     """
     if timed_out:
         return TIMED_OUT

@@ -14,12 +14,19 @@ import nats.js.errors
 import pytest
 
 from switchgear import errors
-from switchgear.contract.values import Failure
+from switchgear.contract.values import Failure, Retry
+from switchgear.lifecycle.retrying import why_final
 from switchgear.resilience import classes
 from switchgear.resilience.classes import Verdict
 from switchgear.resilience.classify import classify, failure_of, verdict
 from switchgear.resilience.fingerprint import normalised
+from switchgear.resilience.os_failures import shortage, shortage_told
 from switchgear.resilience.process_failures import process_end, process_verdict
+from switchgear.resilience.rollout import falls_back
+from switchgear.steps.executor import Asked
+from switchgear.steps.result import Outcome
+from switchgear.steps.runner import judge
+from switchgear.steps.spec import command
 
 
 @pytest.mark.parametrize(
@@ -31,18 +38,22 @@ from switchgear.resilience.process_failures import process_end, process_verdict
         (126, "invalid", False, True),
         (127, "invalid", False, True),
         (128, "step", True, True),
+        (129, "transient", True, False),
+        (130, "transient", True, False),
         (134, "step", True, True),
-        (137, "resource", True, True),
+        (137, "resource", True, False),
         (139, "step", True, True),
         (143, "timeout", True, False),
         (152, "timeout", True, False),
-        (153, "resource", True, True),
+        (153, "step", True, False),
         (193, "step", True, True),
         (255, "step", True, True),
-        (-9, "resource", True, True),
+        (-9, "resource", True, False),
         (-11, "step", True, True),
-        (-15, "transient", True, True),
-        (-1, "transient", True, True),
+        (-13, "step", True, True),
+        (-15, "transient", True, False),
+        (-1, "transient", True, False),
+        (-2, "transient", True, False),
         (-64, "step", True, True),
         (None, "transient", True, False),
     ],
@@ -50,7 +61,7 @@ from switchgear.resilience.process_failures import process_end, process_verdict
 def test_an_exit_code_says_what_ended_the_process(
     code: int | None, error_class: str, *, retryable: bool, known: bool
 ) -> None:
-    """By itself, by a signal, or by `timeout`, whose work may have taken effect."""
+    """By itself, or by a signal or a limit from outside: what it had done by then, it could not say."""
     found = process_verdict(code)
     assert (found.error_class, found.retryable, found.outcome_known) == (
         error_class,
@@ -64,6 +75,27 @@ def test_a_time_limit_leaves_the_outcome_unknown_whatever_the_exit_code() -> Non
     assert not process_verdict(0, timed_out=True).outcome_known
 
 
+@pytest.mark.parametrize("code", [129, 130, 137, 143, 152, 153, -1, -2, -9, -15, -24, -25])
+def test_a_kill_speaks_against_no_resource_of_the_host(code: int) -> None:
+    """The code alone does not tell the kernel's want of memory from a step's own limit, or `kill -9`."""
+    assert process_verdict(code).dependency == ""
+
+
+@pytest.mark.parametrize("code", [129, 130, 137, 143, -1, -2, -9, -15])
+@pytest.mark.parametrize("idempotent", [False, True])
+def test_a_command_that_was_killed_from_outside_runs_again_only_where_twice_is_no_harm(
+    code: int, *, idempotent: bool
+) -> None:
+    spec = command("make", "release")
+    outcome = Outcome(exit_code=code, executor="process", isolation="none")
+    with pytest.raises(errors.StepFailed) as caught:
+        judge(Asked(spec.idempotent() if idempotent else spec, "it"), outcome)
+    failure = classify(caught.value)
+    assert (failure.retryable, failure.outcome_known) == (idempotent, False)
+    assert (why_final(failure, Retry(), failures=1) == "") is idempotent
+    assert not falls_back(failure.error_class, outcome_known=failure.outcome_known)
+
+
 def test_an_end_is_told_in_words() -> None:
     assert process_end(3) == "ended with exit code 3"
     assert process_end(-9) == "was killed by SIGKILL"
@@ -74,13 +106,14 @@ def test_an_end_is_told_in_words() -> None:
 @pytest.mark.parametrize(
     ("number", "error_class", "known", "dependency"),
     [
-        (errno.ENOSPC, "resource", True, "disk"),
-        (errno.EDQUOT, "resource", True, "disk"),
-        (errno.EROFS, "resource", True, "disk"),
-        (errno.EMFILE, "resource", True, "files"),
-        (errno.ENFILE, "resource", True, "files"),
-        (errno.ENOMEM, "resource", True, "memory"),
-        (errno.EAGAIN, "resource", True, ""),
+        (errno.ENOSPC, "resource", True, "resource:disk"),
+        (errno.EDQUOT, "resource", True, "resource:disk"),
+        (errno.EROFS, "resource", True, "resource:disk"),
+        (errno.EMFILE, "resource", True, "resource:files"),
+        (errno.ENFILE, "resource", True, "resource:files"),
+        (errno.ENOMEM, "resource", True, "resource:memory"),
+        (errno.EAGAIN, "resource", True, "resource:processes"),
+        (errno.EIO, "resource", True, "resource:disk"),
         (errno.EACCES, "auth", True, ""),
         (errno.ECONNREFUSED, "transient", True, ""),
         (errno.EHOSTUNREACH, "transient", True, ""),
@@ -113,7 +146,7 @@ def test_an_errno_says_what_ran_out_or_went_away(
         (KeyboardInterrupt(), "cancelled", True),
         (RecursionError("deep"), "bug", True),
         (subprocess.CalledProcessError(127, "x"), "invalid", True),
-        (subprocess.CalledProcessError(-9, "x"), "resource", True),
+        (subprocess.CalledProcessError(-9, "x"), "resource", False),
         (subprocess.TimeoutExpired("x", 3), "timeout", False),
         (subprocess.SubprocessError("x"), "transient", True),
     ],
@@ -181,7 +214,52 @@ def test_several_failures_at_once_are_as_the_worst_of_them() -> None:
     failure = classify(several)
     assert (failure.error_class, failure.retryable) == ("step", False)
     assert (failure.outcome_known, failure.retry_after) == (False, 9)
-    assert verdict(ExceptionGroup("one", [OSError(errno.ENOSPC, "x")])).dependency == "disk"
+    assert verdict(ExceptionGroup("one", [OSError(errno.ENOSPC, "x")])).dependency == "resource:disk"
+
+
+@pytest.mark.parametrize(
+    ("error", "dependency"),
+    [
+        (OSError(errno.ENOSPC, "x"), "resource:disk"),
+        (OSError(errno.EMFILE, "x"), "resource:files"),
+        (BlockingIOError(errno.EAGAIN, "x"), "resource:processes"),
+        (RuntimeError("can't start new thread"), "resource:processes"),
+        (MemoryError(), "resource:memory"),
+        (OSError(errno.ENOENT, "x"), None),
+        (ConnectionResetError(errno.ECONNRESET, "x"), None),
+        (RuntimeError("x"), None),
+        (ValueError("No space left on device"), None),
+    ],
+)
+def test_what_the_host_ran_out_of_is_told_by_the_exception(
+    error: Exception, dependency: str | None
+) -> None:
+    found = shortage(error)
+    assert (found.dependency if found else None) == dependency
+    if found is not None:
+        assert (found.error_class, verdict(error)) == ("resource", found)
+
+
+@pytest.mark.parametrize(
+    ("text", "dependency"),
+    [
+        ("fatal: write error: No space left on device", "resource:disk"),
+        ("error: unable to write file x: Disk quota exceeded", "resource:disk"),
+        ("bwrap: Can't open /proc: Too many open files", "resource:files"),
+        ("fatal: mmap failed: Cannot allocate memory", "resource:memory"),
+        ("error: cannot fork() for x: Resource temporarily unavailable", "resource:processes"),
+        ("remote: fatal: No space left on device\nfatal: early EOF", None),
+        ("remote: x\nfatal: No space left on device", "resource:disk"),
+        ("fatal: not found", None),
+        ("", None),
+    ],
+)
+def test_what_the_host_ran_out_of_is_told_by_what_a_program_of_it_says(
+    text: str, dependency: str | None
+) -> None:
+    """What a server says of its own disk is another matter."""
+    found = shortage_told(text)
+    assert (found.dependency if found else None) == dependency
 
 
 def caused(error: Exception, *causes: Exception) -> Exception:

@@ -209,7 +209,7 @@ async def test_what_differs_is_shown_from_where_it_differs() -> None:
             [],
             "the breaker of dagger was open",
         ),
-        (outcome("process"), OSError(28, "full"), [], "disk failed: resource"),
+        (outcome("process"), OSError(28, "full"), [], "resource:disk failed: resource"),
         (outcome("process"), KeyError("oops"), [], "something failed: transient"),
         (outcome("process"), HANGS, [], "it took too long beside the run that served"),
     ],
