@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from switchgear.steps.executors.dagger import DaggerExecutor
 from switchgear.steps.executors.dagger_settings import DaggerSettings
+from switchgear.steps.guard import Guards
 from switchgear.steps.settings import StepSettings
 from tests.dagger.engine import Engine
 from tests.dagger.steps import Bench
@@ -75,6 +76,7 @@ async def make_bench(settings: DaggerSettings, engine: Engine) -> AsyncIterator[
             *,
             environ: dict[str, str] | None = None,
             environ_of_cli: dict[str, str] | None = None,
+            guards: Guards | None = None,
             **changes: Any,
         ) -> Bench:
             """`environ_of_cli`: where it is another one than the agent's, as after a change."""
@@ -82,9 +84,9 @@ async def make_bench(settings: DaggerSettings, engine: Engine) -> AsyncIterator[
             theirs = own | (environ_of_cli or {})
             engine.environ = theirs
             changed = replace(settings, environ=tuple(sorted(theirs.items())), **changes)
-            executor = DaggerExecutor(StepSettings(), changed)
+            executor = DaggerExecutor(StepSettings(), changed, guards)
             stack.push_async_callback(executor.close)
-            return Bench(executor, own)
+            return Bench(executor, own, guards)
 
         yield make
 

@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ Link = tuple[str, dict[str, Any]]
 """A field with its arguments."""
 Recipe = tuple[Link, ...]
 """How something came to be, from the query's root on: what an id says."""
+
+SESSION: ContextVar[str] = ContextVar("session", default="")
+"""Whose query it is."""
 
 LEAVES = {
     "stdout",
@@ -59,6 +63,10 @@ class Evaluation:
     """Of the CLI that asks."""
     registries: dict[str, str] = field(default_factory=dict[str, str])
     """Error of each registry's host; `hang`: it never answers."""
+    pulls: list[str] = field(default_factory=list[str])
+    """Addresses that registries were asked for."""
+    pulled: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
+    """What needs no registry: an address with a digest for every session, one with a tag for the session that asked."""
     refuse: str = ""
     """Error of every execution."""
     done: dict[str, Container] = field(default_factory=dict[str, Container])
@@ -139,7 +147,12 @@ class Evaluation:
         return Container(self.host.empty())
 
     async def _from(self, value: Container, recipe: Recipe, arguments: dict[str, Any]) -> Container:
-        host = arguments["address"].partition("/")[0]
+        address: str = arguments["address"]
+        known = ("" if "@" in address else SESSION.get(), address)
+        if known in self.pulled:
+            return value
+        self.pulls.append(address)
+        host = address.partition("/")[0]
         host = host if "." in host or ":" in host else "docker.io"
         error = self.registries.get(host)
         if error == "hang":
@@ -147,6 +160,7 @@ class Evaluation:
             await self.hang()
         if error:
             raise Refused(error)
+        self.pulled.add(known)
         return value
 
     async def _import(

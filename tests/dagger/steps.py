@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from switchgear.agent.executing import guarded
 from switchgear.errors import StepFailed
 from switchgear.steps.executor import Asked
 from switchgear.steps.executors.dagger import DaggerExecutor
+from switchgear.steps.guard import Guards
 from switchgear.steps.result import RunResult
 from switchgear.steps.runner import Runner
 from switchgear.steps.spec import StepSpec, container
@@ -41,12 +43,19 @@ class Store:
 
 
 class Bench:
-    """One executor behind a runner."""
+    """One executor behind a runner, and behind breakers where a test has some."""
 
-    def __init__(self, executor: DaggerExecutor, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, executor: DaggerExecutor, environ: Mapping[str, str], guards: Guards | None = None
+    ) -> None:
         self.executor = executor
         self.store = Store()
-        self._runner = Runner([executor], plan=lambda _, run_on: run_on("dagger"), environ=environ)
+        self._runner = Runner(
+            [executor],
+            plan=lambda _, run_on: run_on("dagger"),
+            guard=guarded(guards),
+            environ=environ,
+        )
 
     async def run(
         self, spec: StepSpec, on_line: Callable[[str, str], None] | None = None

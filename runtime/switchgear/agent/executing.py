@@ -63,7 +63,7 @@ def composed(guards: Guards | None = None, rollouts: RolloutTable | None = None)
     from switchgear.steps.settings import StepSettings
 
     settings = StepSettings.load(os.environ)
-    engine = DaggerExecutor.configured(settings, os.environ)
+    engine = DaggerExecutor.configured(settings, os.environ, guards)
     process = ProcessExecutor(settings)
     executors = [process] if engine is None else [process, engine]
     return planned(executors, guarded(guards), rollouts, settings.engine_image)

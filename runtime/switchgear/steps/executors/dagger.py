@@ -1,7 +1,8 @@
 """Runs steps in the containers of a Dagger engine.
 
-Above: the runner, which asks the breakers of `dependencies` first. Below: `dagger_links` (the shared session),
-`dagger_pipeline` (spec to SDK calls), `dagger_script` (what runs inside), `dagger_errors` (what failures mean).
+Above: the runner, which asks the engine's breaker first. Below: `dagger_links` (the shared session), `dagger_images`
+(pulls, under the breakers of registries), `dagger_pipeline` (spec to SDK calls), `dagger_script` (what runs inside),
+`dagger_errors` (what failures mean).
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from switchgear.resilience.dagger_failures import Finding, dagger_finding
 from switchgear.steps.executor import Health, OnLine, Unsupported
 from switchgear.steps.executors import dagger_pipeline, dagger_script
 from switchgear.steps.executors.dagger_errors import SessionFailed, facts, failed
+from switchgear.steps.executors.dagger_images import Images
+from switchgear.steps.executors.dagger_link import to_its_end
 from switchgear.steps.executors.dagger_links import Links
 from switchgear.steps.executors.dagger_settings import DaggerSettings
 from switchgear.steps.result import Limits, Outcome
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
     from switchgear.steps.executors.dagger_link import Link
     from switchgear.steps.executors.dagger_script import Frame
+    from switchgear.steps.guard import Guards
     from switchgear.steps.images import Image
     from switchgear.steps.settings import StepSettings
     from switchgear.steps.spec import StepSpec
@@ -38,10 +42,6 @@ if TYPE_CHECKING:
 _STOPPING = 5.0
 """Seconds to end the services of a step."""
 _OPEN_NETWORK = "the network was not cut off: an engine cannot do that for one step"
-
-
-class PullTimeout(Exception):
-    """An image that did not come in time: a registry may accept and never answer."""
 
 
 class _Again(Exception):
@@ -53,19 +53,24 @@ class DaggerExecutor:
 
     name = "dagger"
 
-    def __init__(self, settings: StepSettings, engine: DaggerSettings) -> None:
+    def __init__(
+        self, settings: StepSettings, engine: DaggerSettings, guards: Guards | None = None
+    ) -> None:
+        """`guards`: what the breakers of registries and git hosts are among; None: there are none."""
         self._settings = settings
         self._engine = engine
+        self._guards = guards
         self._links = Links(engine)
+        self._images = Images(self._links, engine.pull_timeout, guards)
         self._slots = asyncio.Semaphore(engine.concurrency)
 
     @classmethod
     def configured(
-        cls, settings: StepSettings, environ: Mapping[str, str]
+        cls, settings: StepSettings, environ: Mapping[str, str], guards: Guards | None = None
     ) -> DaggerExecutor | None:
         """The executor, if the environment names a CLI or a session; else None. Raises ConfigError."""
         engine = DaggerSettings.load(environ)
-        return cls(settings, engine) if engine.configured else None
+        return cls(settings, engine, guards) if engine.configured else None
 
     @property
     def links(self) -> Links:
@@ -91,26 +96,16 @@ class DaggerExecutor:
         )
 
     def dependencies(self, spec: StepSpec) -> tuple[str, ...]:
-        """The engine, and the registries of its images."""
-        wanted = [spec, *(service.spec for service in spec.services)]
-        hosts = {
-            f"registry:{image.host}"
-            for one in wanted
-            if one.image is not None
-            and (image := dagger_pipeline.resolved(one, self._settings.aliases)).host
-        }
-        return (self.name, *sorted(hosts))
+        """The engine. Registries and git hosts are asked while the step is made ready, and only where it needs them."""
+        del spec
+        return (self.name,)
 
     async def execute(
         self, spec: StepSpec, *, on_line: OnLine | None, workspace: Workspace
     ) -> Outcome:
-        """Run it. Raises StepFailed."""
+        """Run it. Raises StepFailed, BreakerOpen before it runs."""
         known = {} if self._engine.provided else dict(self._engine.environ)
-        wanted = {"step": spec, **{f"service-{one.name}": one.spec for one in spec.services}}
-        prepared = {
-            name: await dagger_pipeline.prepare(one, workspace, known, name)
-            for name, one in wanted.items()
-        }
+        prepared = await dagger_pipeline.prepare(spec, workspace, known, self._guards)
         async with self._slots:
             try:
                 outcome = await self._try(spec, prepared, workspace, last=False)
@@ -144,13 +139,14 @@ class DaggerExecutor:
         last: bool,
     ) -> Outcome:
         image = dagger_pipeline.resolved(spec, self._settings.aliases)
-        step = _Step(self._engine, self._settings.aliases, spec, image, prepared, workspace)
+        aliases = self._settings.aliases
+        step = _Step(self._engine, aliases, self._images, spec, image, prepared, workspace)
         link: Link | None = None
         try:
             async with self._links.use() as link:
                 return await link.run(step.run(link))
         except SwitchgearError:
-            raise  # ours, such as a broker that does not take an output: no word against the engine
+            raise  # ours, such as a registry's breaker that is open: no word against the engine
         except Exception as error:  # noqa: BLE001  # whatever an SDK raises must get its class
             await self._failed(error, step, link, last=last)
 
@@ -188,6 +184,7 @@ class _Step:
         self,
         engine: DaggerSettings,
         aliases: Mapping[str, str],
+        images: Images,
         spec: StepSpec,
         image: Image,
         prepared: Mapping[str, dagger_pipeline.Prepared],
@@ -205,12 +202,13 @@ class _Step:
         """The registry that is being asked."""
         self._engine = engine
         self._aliases = aliases
+        self._images = images
         self._prepared = prepared
         self._run = secrets.token_hex(8)
         self._notes: list[str] = [] if spec.networked else [_OPEN_NETWORK]
 
     async def run(self, link: Link) -> Outcome:
-        """Run it. Raises what the SDK raises, TimeoutError, PullTimeout, StepFailed."""
+        """Run it. Raises what the SDK raises, TimeoutError, PullTimeout, BreakerOpen, StepFailed."""
         container = await self._base(link, self.image)
         client = link.client
         services: list[dagger.Service] = []
@@ -231,22 +229,11 @@ class _Step:
             await _stop(link, services)
 
     async def _base(self, link: Link, image: Image) -> dagger.Container:
-        """The image, pulled or read; a session remembers what it has."""
-        key = dagger_pipeline.image_key(image)
         if image.kind == "registry" and not image.digest:
             self._notes.append(f"{image.text} is not pinned by its digest: it may change")
-        if key is not None and key in link.images:
-            return link.images[key]
         self.pulling = image.host
-        limit = self._engine.pull_timeout.total_seconds()
-        try:
-            async with asyncio.timeout(limit):
-                container = await dagger_pipeline.base(link.client, image).sync()
-        except TimeoutError:
-            raise PullTimeout(f"{image.text} did not come within {limit:g} s") from None
+        container = await self._images.get(link, image)
         self.pulling = ""
-        if key is not None:
-            link.images[key] = container
         return container
 
     async def _executed(self, after: dagger.Container) -> Outcome:
@@ -304,17 +291,13 @@ async def _stop(link: Link, services: list[dagger.Service]) -> None:
         return
 
     async def stop() -> None:
-        async with asyncio.timeout(_STOPPING):
-            await asyncio.gather(*(service.stop(kill=True) for service in services))
+        try:
+            async with asyncio.timeout(_STOPPING):
+                await asyncio.gather(*(service.stop(kill=True) for service in services))
+        except Exception:  # noqa: BLE001  # whatever it is: only the end of the session ends them now
+            link.lose("a step's services could not be stopped")
 
-    ending = asyncio.ensure_future(stop())
-    try:
-        await asyncio.shield(ending)
-    except asyncio.CancelledError:
-        await asyncio.wait({ending})
-        raise
-    except Exception:  # noqa: BLE001  # whatever it is: only the end of the session ends them now
-        link.lose("a step's services could not be stopped")
+    await to_its_end(stop())
 
 
 async def _answers(engine: DaggerSettings) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import importlib
+import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import dagger
 
     Client: TypeAlias = dagger.Client
+    Container: TypeAlias = dagger.Container
 
     from switchgear.steps.executors.dagger_settings import DaggerSettings
 
@@ -124,21 +126,25 @@ class Link:
                     await self._connection.close()
         finally:
             if self._cli is not None:
-                await _to_its_end(self._cli.kill() if kill else self._cli.close())
+                # a CLI that is left keeps its engine from stopping
+                await to_its_end(self._cli.kill() if kill else self._cli.close())
 
     async def _watched(self, cli: CliSession) -> None:
         await cli.ended()
         self.lose(f"the session's CLI ended: {cli.stderr.strip()[-500:] or 'it said nothing'}")
 
 
-async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Await this, also when cancelled: a CLI that is left keeps its engine from stopping."""
-    ending = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(ending)
-    except asyncio.CancelledError:
-        await asyncio.wait({ending})
-        raise
+async def to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await this, also when cancelled, however often; the cancel goes on afterwards. The work must bound itself."""
+    ending, cancelled = asyncio.ensure_future(work), None
+    while not ending.done():
+        try:
+            await asyncio.wait({ending})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    ending.result()
 
 
 async def connect(port: int, token: str) -> tuple[dagger.Client, Any]:
@@ -174,10 +180,35 @@ async def probe(port: int, token: str, timeout: float) -> bool:
         async with asyncio.timeout(timeout):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(head.encode() + body)
-            answer = await reader.read(_ANSWER)
-        return answer.startswith((b"HTTP/1.1 200", b"HTTP/1.0 200"))
+            answer = b""
+            while (well := gives_version(answer)) is None and len(answer) < _ANSWER:
+                more = await reader.read(_ANSWER)
+                if not more:
+                    break
+                answer += more
+        return bool(well)
     except (OSError, TimeoutError):
         return False
     finally:
         if writer is not None:
             writer.close()
+
+
+def gives_version(answer: bytes) -> bool | None:
+    """Whether this answer holds what a probe asks for: also errors come with status 200. None: not all is there yet.
+
+    Pure. Looks for the first JSON object of the body, so it may come as a chunk or as a whole.
+    """
+    _, _, body = answer.partition(b"\r\n\r\n")
+    if not answer.startswith((b"HTTP/1.1 200", b"HTTP/1.0 200")):
+        return False if b"\n" in answer else None
+    text = body.decode("utf-8", "replace")
+    try:
+        found, _ = json.JSONDecoder().raw_decode(text, text.index("{"))
+    except ValueError:
+        return None
+    match found:
+        case {"data": {"version": str()}}:
+            return not found.get("errors")
+        case _:
+            return False

@@ -26,6 +26,8 @@ class Links:
     """At most one session at a time."""
 
     def __init__(self, settings: DaggerSettings) -> None:
+        self.kept: set[str] = set()
+        """References of images that the engine has beyond a session, as far as is known."""
         self._settings = settings
         self._link: Link | None = None
         self._opening = asyncio.Lock()
@@ -52,6 +54,7 @@ class Links:
     async def retire(self, link: Link, why: str) -> None:
         """This session is of no use any more: end it now, so that the next step gets another."""
         link.lose(why)
+        self.kept.clear()  # an engine that was killed has forgotten them
         if link is self._link:
             self._link = None
             self._stop_watching()

@@ -6,6 +6,7 @@ ever part of a query: the session's CLI reads it from a file that only this run 
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,6 +15,7 @@ from switchgear.errors import StepFailed
 from switchgear.steps import fetching, images
 from switchgear.steps.executors import dagger_script
 from switchgear.steps.executors.dagger_script import RUN, is_volatile
+from switchgear.steps.sources import Git
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
 
     import dagger
 
+    from switchgear.steps.guard import Guards
     from switchgear.steps.images import Image
+    from switchgear.steps.sources import Mount
     from switchgear.steps.spec import StepSpec
     from switchgear.steps.workspace import Workspace
 
@@ -38,16 +42,61 @@ class Prepared(NamedTuple):
 
 
 async def prepare(
-    spec: StepSpec, workspace: Workspace, known: Mapping[str, str], whose: str = "step"
-) -> Prepared:
-    """Put sources and secrets where the session finds them. Raises StepFailed.
+    spec: StepSpec, workspace: Workspace, known: Mapping[str, str], guards: Guards | None
+) -> dict[str, Prepared]:
+    """Put sources and secrets of the step, and of each of its services, where the session finds them.
 
-    `known`: the CLI's environment; `whose`: a name of this spec among those that share the workspace.
+    All of it has the step's time limit. `known`: the CLI's environment; `guards`: what breakers of git hosts are among.
+    Raises StepFailed, BreakerOpen, NotFound and ProtocolError for an artifact.
     """
-    places = [
-        await fetching.place(mount, f"{whose}-mount-{number}", workspace)
-        for number, mount in enumerate(spec.mounts)
-    ]
+    limit = spec.time_limit
+    until = None if limit is None else asyncio.get_running_loop().time() + limit.total_seconds()
+    wanted = {"step": spec, **{f"service-{one.name}": one.spec for one in spec.services}}
+    return {
+        whose: Prepared(
+            tuple(
+                [
+                    await _placed(mount, f"{whose}-mount-{number}", workspace, guards, until)
+                    for number, mount in enumerate(one.mounts)
+                ]
+            ),
+            _secrets(one, workspace, known, whose),
+        )
+        for whose, one in wanted.items()
+    }
+
+
+async def _placed(
+    mount: Mount, name: str, workspace: Workspace, guards: Guards | None, until: float | None
+) -> str:
+    """Where the host has the source; a host of commits is asked under its breaker."""
+    host = fetching.git_host(mount.source) if isinstance(mount.source, Git) else ""
+    dependency = f"git:{host}" if host else ""
+
+    async def place() -> str:
+        timer = asyncio.timeout_at(until)
+        try:
+            async with timer:
+                return await fetching.place(mount, name, workspace)
+        except TimeoutError:
+            if not timer.expired():
+                raise
+        raise StepFailed(
+            f"step {workspace.key} did not get what it mounts at {mount.path} within its limit",
+            key=workspace.key,
+            error_class="timeout",
+            dependency=dependency,
+            fix="look whether the source can be reached, or give the step more time",
+        )
+
+    if guards is None or not dependency:
+        return await place()
+    return await guards.around([dependency], place)
+
+
+def _secrets(
+    spec: StepSpec, workspace: Workspace, known: Mapping[str, str], whose: str
+) -> tuple[tuple[str, str], ...]:
     secrets: list[tuple[str, str]] = []
     for number, secret in enumerate(spec.secrets):
         text = workspace.secret(secret)
@@ -59,7 +108,7 @@ async def prepare(
         file = workspace.directory / f"{whose}-secret-{number}"
         _write_private(file, text)
         secrets.append((secret.name, f"file://{file}"))
-    return Prepared(tuple(places), tuple(secrets))
+    return tuple(secrets)
 
 
 def image_key(image: Image) -> tuple[str, ...] | None:
