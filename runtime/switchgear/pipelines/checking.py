@@ -5,8 +5,8 @@ from __future__ import annotations
 from math import prod
 from typing import NamedTuple
 
-from switchgear.pipelines import expression, graph, template
-from switchgear.pipelines.document import Faults, Path
+from switchgear.pipelines import expression, graph, literals, template
+from switchgear.pipelines.document import Document, Faults, Path
 from switchgear.pipelines.expression import FUNCTIONS, STATUS, Call, Node, SyntaxFault
 from switchgear.pipelines.model import MAX_COMBINATIONS, MAX_JOBS, Mount, Pipeline, Step
 from switchgear.pipelines.reading import LIMIT
@@ -31,7 +31,7 @@ def check(pipeline: Pipeline, faults: Faults) -> None:
             if mount.artifact is not None:
                 _check_artifact(pipeline, step, mount, before, faults)
         scope = _Names(pipeline, step, frozenset(before))
-        for path, text in texts(step):
+        for path, text in texts(faults.document, step):
             _check_text(path, text, scope, faults)
         for axis, given in step.matrix.items():
             if isinstance(given, str):
@@ -53,7 +53,7 @@ def needs_of(pipeline: Pipeline) -> dict[str, tuple[str, ...]]:
     return {step.name: step.needs for step in pipeline.steps}
 
 
-def texts(step: Step) -> list[tuple[Path, str]]:
+def texts(document: Document, step: Step) -> list[tuple[Path, str]]:
     """All texts of a step in which expressions are filled in, with their paths."""
     base: Path = ("steps", step.name)
     found: list[tuple[Path, str]] = [
@@ -62,8 +62,10 @@ def texts(step: Step) -> list[tuple[Path, str]]:
         if text
     ]
     for number, command in enumerate(step.commands):
-        row = (*base, "run") if len(step.commands) == 1 else (*base, "run", number)
-        found += [((*row, index), text) for index, text in enumerate(command)]
+        found += [
+            (literals.argument(document, base, number, index), text)
+            for index, text in enumerate(command)
+        ]
     found += [((*base, "env", name), text) for name, text in step.env.items()]
     for mount in step.mounts:
         place = (*base, "mounts", mount.path)

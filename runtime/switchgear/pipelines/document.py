@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from switchgear.pipelines.faults import PipelineFault
 
+MAX_FAULTS = 100
+
 Path = tuple[str | int, ...]
 """Where a value stands: keys of tables and indices of lists, from the top."""
 
@@ -63,6 +65,10 @@ class Document:
         span = self._spans.get(path)
         return self.key(path) if span is None else place(self._lines, span.start)
 
+    def knows(self, path: Path) -> bool:
+        """Whether a value stands there."""
+        return path in self._spans
+
     def raw(self, path: Path) -> str:
         """The value as it is written; empty for one without a place."""
         span = self._spans.get(path)
@@ -105,9 +111,9 @@ class Faults:
         self.add(self.document.at(path), code, what, why=why, fix=fix)
 
     def add(self, place: Place, code: str, what: str, *, why: str = "", fix: str = "") -> None:
-        """A fault of this place; said twice it counts once."""
+        """A fault of this place; said twice it counts once. After the first hundred nobody reads on."""
         fault = PipelineFault(self.document.file, *place, code, what, why, fix)
-        if fault not in self._found:
+        if len(self._found) < MAX_FAULTS and fault not in self._found:
             self._found.append(fault)
 
     def __len__(self) -> int:

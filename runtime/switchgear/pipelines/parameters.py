@@ -10,7 +10,7 @@ import msgspec
 
 from switchgear.pipelines.document import Faults
 from switchgear.pipelines.model import KINDS, Kind, Parameter, Pipeline
-from switchgear.pipelines.table import STRUCTURE, Table, hint, said
+from switchgear.pipelines.table import LARGEST, STRUCTURE, Table, hint, said
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _FIELDS = (
@@ -146,11 +146,12 @@ def _choices(table: Table, kind: Kind, items: Kind) -> tuple[Any, ...]:
         return ()
     found: list[Any] = []
     for index, one in enumerate(cast("list[Any]", value)):
-        if type(one) is _TYPES[scalar]:
-            found.append(one)
+        if type(one) is not _TYPES[scalar]:
+            table.faults.value((*path, index), STRUCTURE, f"{said(one)} is no {scalar}")
+        elif isinstance(one, int) and abs(one) >= LARGEST:
+            table.faults.value((*path, index), STRUCTURE, "this is beyond all bounds")
         else:
-            what = f"{said(one)} is no {scalar}"
-            table.faults.value((*path, index), STRUCTURE, what)
+            found.append(one)
     return tuple(dict.fromkeys(found))
 
 
@@ -169,6 +170,12 @@ def _check(table: Table, one: Parameter) -> None:
             return
     if "items" in table and one.kind != "list":
         faults.key(table.at("items"), STRUCTURE, f"{_a(one.kind)} has no items")
+    for name, bound in (("minimum", one.minimum), ("maximum", one.maximum)):
+        if scalar == "integer" and bound is not None and bound != int(bound):
+            faults.value(table.at(name), STRUCTURE, f"the {name} of integers is a whole number")
+    if one.minimum is not None and one.maximum is not None and one.minimum > one.maximum:
+        what = "nothing is as large as the minimum and as small as the maximum"
+        faults.value(table.at("minimum"), STRUCTURE, what)
     if one.default is None:
         return
     if one.required:

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from typing import Any, cast, get_args
 
 from switchgear.contract import limits
 from switchgear.contract.values import RETRIED, ErrorClass, Retry
-from switchgear.errors import UsageError
-from switchgear.pipelines import parameters, template
+from switchgear.pipelines import evaluating, literals, parameters
 from switchgear.pipelines.document import Document, Faults, Path
 from switchgear.pipelines.model import MAX_STEPS, ONCE, Mount, Pipeline, Step
 from switchgear.pipelines.table import STRUCTURE, Table, hint
-from switchgear.steps.spec import StepSpec
 
 LIMIT = "SG1534"
 MAX_SCRIPT = 100_000
 """Characters: it becomes one argument, and systems bound those."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_VARIABLE = re.compile(r"(?!self$)[A-Za-z_][A-Za-z0-9_]{0,127}")
 _TOP = (
     "name", "description", "timeout", "attempts", "concurrency", "fail_fast", "image", "env", "parameters", "steps",
     "outputs",
@@ -50,7 +46,8 @@ def read(document: Document, faults: Faults, name: str) -> Pipeline:
         fix = "use 1 to 64 letters, digits, - and _"
         faults.value(("name",), STRUCTURE, f"{called!r} cannot name a pipeline", fix=fix)
     image, env = top.text("image"), top.mapping("env")
-    if "steps" not in top:
+    literals.tell(faults.value, top.at("image"), partial(literals.image, image))
+    if not top.raw("steps"):
         faults.value((), STRUCTURE, "a pipeline has steps", fix="add a table [steps.NAME]")
     steps = [_step(table, image, env) for table in _named(top, "steps")]
     if len(steps) > MAX_STEPS:
@@ -113,7 +110,10 @@ def _step(table: Table, image: str, env: dict[str, str]) -> Step:
         matrix=_matrix(table),
         exclude=_exclude(table),
     )
-    _try(table, step)
+    literals.check(table, step)
+    if len(step.script) > MAX_SCRIPT:
+        what = f"the script is longer than {MAX_SCRIPT} characters"
+        table.faults.value(table.at("script"), LIMIT, what, fix="mount it as a file")
     return step
 
 
@@ -134,16 +134,6 @@ def _check_work(table: Table, name: str) -> None:
         faults.key(table.path, STRUCTURE, f"the step {name} does nothing", fix=fix)
     if "interpreter" in table and "script" not in table:
         faults.key(table.at("interpreter"), STRUCTURE, "an interpreter is for a script")
-    script = table.raw("script")
-    if isinstance(script, str) and not template.is_plain(script):
-        place = faults.document.inside(table.at("script"), script, script.index("${{"))
-        faults.add(
-            place,
-            STRUCTURE,
-            "a script holds no ${{ }}",
-            why="what is filled in would be run as code",
-            fix='hand it over: env.NAME = "${{ … }}", and "$NAME" in the script',
-        )
 
 
 def _commands(table: Table) -> tuple[tuple[str, ...], ...]:
@@ -163,7 +153,7 @@ def _commands(table: Table) -> tuple[tuple[str, ...], ...]:
     for index, row in enumerate(rows):
         if not isinstance(row, list) or not row:
             table.wrong(inner.at(index), "a list of commands, each a list of texts", row)
-            continue
+            row = []  # noqa: PLW2901 - the others keep their numbers
         one = Table(table.faults, table.at("run"), cast("dict[str, Any]", {index: row}))
         found.append(one.texts(cast("str", index)))
     return tuple(found)
@@ -188,6 +178,9 @@ def _mount(mounts: Table, path: str) -> Mount:
     if "git" in table and "ref" not in table:
         fix = 'add ref = "a branch, tag or commit"'
         table.faults.key(table.at("git"), STRUCTURE, "a git mount has a ref", fix=fix)
+    for name, owner in (("ref", "git"), ("optional", "artifact")):
+        if name in table and owner not in table:
+            table.faults.key(table.at(name), STRUCTURE, f"{name} is for a mount of {owner}")
     return Mount(
         path=path,
         local=table.text("path"),
@@ -235,6 +228,11 @@ def _retry(table: Table) -> Retry:
             what = f"{text!r} is no class of errors"
             inner.faults.value(path, STRUCTURE, what, fix=hint(text, _CLASSES))
     plain = Retry()
+    initial = inner.duration("initial", plain.initial) or plain.initial
+    longest = inner.duration("max_delay", max(initial, plain.max_delay)) or plain.max_delay
+    if longest < initial:
+        what, fix = "the first pause is longer than max_delay", "raise max_delay"
+        inner.faults.value(inner.at("initial"), STRUCTURE, what, fix=fix)
     factor = inner.number("factor")
     if factor is not None and not 1 <= factor <= limits.MAX_FACTOR:
         what = f"factor is from 1 to {limits.MAX_FACTOR}"
@@ -242,9 +240,9 @@ def _retry(table: Table) -> Retry:
         factor = None
     return Retry(
         max_attempts=inner.whole("attempts", 3, 1, limits.MAX_ATTEMPTS),
-        initial=inner.duration("initial", plain.initial) or plain.initial,
+        initial=initial,
         factor=plain.factor if factor is None else factor,
-        max_delay=inner.duration("max_delay", plain.max_delay) or plain.max_delay,
+        max_delay=longest,
         on=frozenset(classes) if "on" in inner else _ON,
     )
 
@@ -280,7 +278,7 @@ def _values(matrix: Table, path: Path, values: list[Any]) -> tuple[Any, ...]:
             matrix.faults.value((*path, index), STRUCTURE, what, fix=fix)
         elif not isinstance(one, str | int):
             matrix.wrong((*path, index), "a list of texts and whole numbers", one)
-        elif one in kept:
+        elif evaluating.text(one) in {evaluating.text(other) for other in kept}:
             matrix.faults.value((*path, index), STRUCTURE, f"{one!r} stands twice in the matrix")
         else:
             kept.append(one)
@@ -299,33 +297,3 @@ def _exclude(table: Table) -> tuple[dict[str, Any], ...]:
         one.allow("the matrix", known)
     found = cast("list[Any]", table.raw("exclude"))
     return tuple(cast("dict[str, Any]", one) for one in found if isinstance(one, dict))
-
-
-def _check_variable(name: str) -> None:
-    if not _VARIABLE.fullmatch(name):
-        raise UsageError(f"{name!r} cannot name a variable", fix="use A-Z, digits and _")
-
-
-def _try(table: Table, step: Step) -> None:
-    """Let the step's spec judge the texts that it has rules for."""
-    spec = StepSpec()
-    tries: list[tuple[str, str, Callable[[], object]]] = [
-        *(("env", name, partial(_check_variable, name)) for name in step.env),
-        *(("secrets", name, partial(_check_variable, name)) for name in step.secrets),
-        *(("secrets", name, partial(spec.secret, name, ref)) for name, ref in step.secrets.items()),
-        *(("caches", path, partial(spec.cache, path, name)) for path, name in step.caches.items()),
-        *(("outputs", name, partial(spec.output, name, at)) for name, at in step.outputs.items()),
-        *(("mounts", one.path, partial(spec.mount, one.path, "/x")) for one in step.mounts),
-    ]
-    for field, name, attempt in tries:
-        try:
-            attempt()
-        except UsageError as error:
-            path = (*table.at(field), name)
-            table.faults.key(path, STRUCTURE, error.what, why=error.why, fix=error.fix)
-    if step.workdir and template.is_plain(step.workdir) and not step.workdir.startswith("/"):
-        fix = "leave it out for an empty directory of the step's own"
-        table.faults.value(table.at("workdir"), STRUCTURE, "workdir is no absolute path", fix=fix)
-    if len(step.script) > MAX_SCRIPT:
-        what = f"the script is longer than {MAX_SCRIPT} characters"
-        table.faults.value(table.at("script"), LIMIT, what, fix="mount it as a file")

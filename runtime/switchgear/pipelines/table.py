@@ -13,9 +13,10 @@ from switchgear.pipelines.document import Faults, Path
 STRUCTURE = "SG1531"
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
-_SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB)?")
+_SIZE = re.compile(r"(\d{1,18})\s*(B|KiB|MiB|GiB)?")
 _UNITS = {None: 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-LONGEST = timedelta(days=365)
+LARGEST = 2**62
+SHORTEST, LONGEST = timedelta(milliseconds=1), timedelta(days=365)
 
 
 def said(value: Any) -> str:
@@ -115,9 +116,14 @@ class Table:
     def number(self, name: str) -> float | None:
         """A number, if there is one."""
         value = self.raw(name)
-        if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        if value is None:
+            return None
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            self.wrong(self.at(name), "a number", value)
+        elif abs(value) < LARGEST:
             return value
-        self.wrong(self.at(name), "a number", value)
+        else:
+            self.faults.value(self.at(name), STRUCTURE, f"{name} is beyond all bounds")
         return None
 
     def texts(self, name: str) -> tuple[str, ...]:
@@ -189,9 +195,9 @@ class Table:
         if match is not None and any(match.groups()):
             days, hours, minutes, seconds = (float(part or 0) for part in match.groups())
             total = days * 86400 + hours * 3600 + minutes * 60 + seconds
-            if 0 < total <= LONGEST.total_seconds():
+            if SHORTEST.total_seconds() <= total <= LONGEST.total_seconds():
                 return timedelta(seconds=total)
-        self.wrong(self.at(name), "a time", value, "write it like 45s, 10m, 1h30m or 2d")
+        self._unread(name, "time", value, "write it like 45s, 10m, 1h30m or 2d")
         return default
 
     def size(self, name: str) -> int | None:
@@ -200,7 +206,12 @@ class Table:
         if value is None:
             return None
         match = _SIZE.fullmatch(str(value)) if not isinstance(value, bool) else None
-        if match is not None and int(match[1]) > 0:
-            return int(match[1]) * _UNITS[match[2]]
-        self.wrong(self.at(name), "a size", value, "write it like 512MiB or 2GiB")
+        size = int(match[1]) * _UNITS[match[2]] if match is not None else 0
+        if 0 < size < LARGEST:
+            return size
+        self._unread(name, "size", value, "write it like 512MiB or 2GiB")
         return None
+
+    def _unread(self, name: str, kind: str, value: Any, fix: str) -> None:
+        shown = f"{value[:40]!r}" if isinstance(value, str) else said(value)
+        self.faults.value(self.at(name), STRUCTURE, f"{name}: {shown} is no {kind}", fix=fix)

@@ -17,22 +17,29 @@ _STRING = re.compile(
     re.DOTALL,
 )
 _SCALAR = re.compile(r"[^,\]}#\n]+")
+_NUMBER = re.compile(r"[0-9_]{1000,}")
 _BLANK = re.compile(r"(?:[ \t\n]|#[^\n]*)*")
 _LINE = re.compile(r"[^\n]*")
 
 
 def read(file: str, text: str) -> Document:
     """The document. Raises PipelineInvalid with SG1530 for what is no TOML, SG1531 for a key that stands twice."""
+    scan = _Scan(text)
     try:
         value = tomllib.loads(text)
+        scan.run()
     except tomllib.TOMLDecodeError as error:
         _refuse(file, text, str(error))
     except RecursionError:
         raise PipelineInvalid(
             [PipelineFault(file, 1, 1, "SG1530", "the file is nested too deeply")]
         ) from None
-    scan = _Scan(text)
-    scan.run()
+    except ValueError as error:  # a number of thousands of digits, or a date that there is not
+        number = _NUMBER.search(text)
+        where = place(line_starts(text), number.start() if number else 0)
+        raise PipelineInvalid(
+            [PipelineFault(file, *where, "SG1530", "a value cannot be read", str(error))]
+        ) from None
     return Document(file, text, value, scan.keys, scan.spans)
 
 

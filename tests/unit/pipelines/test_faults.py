@@ -157,8 +157,8 @@ def test_a_step_that_stands_twice_in_toml_is_named() -> None:
         ('run = [["x"], []]', "run is a list of commands, each a list of texts, not a list"),
         ('run = ["x", 3]', "run is a list of texts, not a whole number"),
         ('run = ["x"]\ninterpreter = "sh"', "an interpreter is for a script"),
-        ('run = ["x"]\ntimeout = "5 minutes"', "a.timeout is a time, not a text"),
-        ('run = ["x"]\nmemory = "5 MB"', "a.memory is a size, not a text"),
+        ('run = ["x"]\ntimeout = "5 minutes"', "timeout: '5 minutes' is no time"),
+        ('run = ["x"]\nmemory = "5 MB"', "memory: '5 MB' is no size"),
         (
             'run = ["x"]\nexpect = [256]',
             "a.expect is a list of exit codes from 0 to 255, not a list",
@@ -188,6 +188,31 @@ def test_a_step_that_stands_twice_in_toml_is_named() -> None:
         ('run = ["x"]\nworkdir = "src"', "workdir is no absolute path"),
         ('run = ["x"]\nenv."a b" = "x"', "'a b' cannot name a variable"),
         ('run = ["x"]\nenv.self = "x"', "'self' cannot name a variable"),
+        ('run = ["x"]\ntimeout = "0.0000001s"', "timeout: '0.0000001s' is no time"),
+        (f'run = ["x"]\nmemory = "{"9" * 5000}GiB"', f"memory: '{'9' * 40}' is no size"),
+        (
+            'run = ["x"]\nretry = {initial = "5m", max_delay = "1m"}',
+            "the first pause is longer than max_delay",
+        ),
+        ('run = ["x"]\nworkdir = "/a/../b"', "workdir leads upwards"),
+        ('run = ["x"]\nmounts."/s" = "src"', "the mounted path is no absolute path"),
+        ('run = ["x"]\nmounts."/s" = "/x/../y"', "the mounted path leads upwards"),
+        ('run = ["x"]\nmounts = {"/s" = "/x", "/s/" = "/y"}', "two things are mounted at /s"),
+        ('run = ["x"]\ncaches."/s" = "c"\nmounts."/s" = "/y"', "two things are mounted at /s"),
+        (
+            'run = ["x"]\nmounts."/s" = {path = "/x", optional = true}',
+            "optional is for a mount of artifact",
+        ),
+        ('run = ["x"]\nmounts."/s" = {path = "/x", ref = "v1"}', "ref is for a mount of git"),
+        (
+            'run = ["x"]\nmounts."/s" = {git = "https://x/y", ref = "-o"}',
+            "'-o' is no branch, tag or commit",
+        ),
+        ('run = ["x"]\nimage = "Not an image"', "'Not an image' is no image"),
+        ('run = [""]', "a command needs a program"),
+        ('script = " "', "the script is empty"),
+        ('run = ["x"]\nenv.A = "\\u0000"', "the variable A of a step contains a NUL character"),
+        ('run = ["x"]\nmatrix.v = ["1", 1]', "1 stands twice in the matrix"),
         ('run = ["x"]\nif = "${{ true }}"', "`if` is an expression, without ${{ }}"),
         ('run = ["x"]\nif = "steps.z.outcome == 1"', "there is no step z"),
     ],
@@ -196,10 +221,91 @@ def test_each_mistake_of_a_step_is_told(step: str, what: str) -> None:
     assert what in [one.what for one in faults(f"[steps.a]\n{step}\n")]
 
 
+CODE = "a script holds no ${{ }}"
+
+
+@pytest.mark.parametrize(
+    ("step", "place"),
+    [
+        ('run = ["sh", "-c", "echo ${{ params.p }}"]', (4, 26)),
+        ('run = [["make"], ["/bin/bash", "-lc", "echo", "${{ params.p }}"], ["sh", "-c", "${{ params.p }}"]]', (4, 81)),
+        ('run = ["sh", "-e", "-c", "--", "${{ params.p }}"]', (4, 33)),
+        ('run = ["env", "A=1", "python3", "-Ic", "print(${{ params.p }})"]', (4, 47)),
+        ('run = ["perl", "-ne", "${{ params.p }}"]', (4, 24)),
+        ('run = ["python3", "-cprint(${{ params.p }})"]', (4, 28)),
+        ('run = ["sh"]\nstdin = "echo ${{ params.p }}"', (5, 15)),
+        ('script = """\nset -x\necho ${{ params.p }}"""', (6, 6)),
+    ],
+)  # fmt: skip
+def test_no_value_is_filled_into_code(step: str, place: tuple[int, int]) -> None:
+    """Whoever submits a task would write a part of it."""
+    text = f"[parameters.p]\ntype = 'string'\n[steps.a]\n{step}\n"
+    assert found(text) == [(*place, "SG1531", CODE)]
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        'run = ["sh", "-c", "echo \\"$1\\"", "x", "${{ params.p }}"]',
+        'run = ["sh", "script.sh", "${{ params.p }}"]',
+        'run = ["tar", "-c", "${{ params.p }}"]',
+        'run = ["docker", "run", "node", "-e", "A=${{ params.p }}"]',
+        'run = ["sh"]\nstdin = "echo"',
+        'run = ["python3", "x.py"]\nstdin = "${{ params.p }}"',
+    ],
+)
+def test_arguments_of_code_and_of_other_programs_are_filled_in(step: str) -> None:
+    files.parse("it.toml", f"[parameters.p]\ntype = 'string'\n[steps.a]\n{step}\n")
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        'script = "x"\ninterpreter = ["sh", "${{ params.p }}"]',
+        'run = ["x"]\nsecrets.T = "env://${{ params.p }}"',
+        'run = ["x"]\noutputs.x = "${{ params.p }}"',
+        'run = ["x"]\ncaches."/${{ params.p }}" = "x"',
+        'run = ["x"]\nmounts."/in/${{ params.p }}" = "/x"',
+        'run = ["x"]\nmatrix.v = ["a", "${{ params.p }}"]',
+        'run = ["x"]\nneeds = ["${{ params.p }}"]',
+    ],
+)
+def test_where_nothing_is_filled_in_it_is_told(step: str) -> None:
+    """It would count as it is written, and surprise when the step runs."""
+    assert "${{ }} cannot stand here" in [one.what for one in faults(f"[steps.a]\n{step}\n")]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "place"),
+    [
+        ("it.toml", f"steps.a.run = ['x']\nattempts = {'9' * 5000}\n", (2, 12)),
+        ("it.toml", "steps.a.run = ['x']\ntimeout = 2026-02-30\n", (2, 11)),
+        ("it.yaml", f"steps: {{a: {{run: [x]}}}}\nattempts: {'9' * 5000}\n", (2, 11)),
+    ],
+)
+def test_a_value_that_no_program_can_read_is_told(
+    file: str, text: str, place: tuple[int, int]
+) -> None:
+    [(*at, _, _)] = found(text, file)
+    assert tuple(at) == place
+
+
+def test_a_file_of_nothing_but_mistakes_is_told_in_a_moment() -> None:
+    text = "".join(f"k{number} = 1\n" for number in range(20_000))
+    assert len(faults(text)) == 100
+
+
+def test_the_arguments_of_one_command_in_a_list_have_places() -> None:
+    assert found('[steps.a]\nrun = [["x", "y", "${{ z.z }}"]]\n') == [
+        (2, 24, "SG1533", "z is not known")
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "what"),
     [
         ("name = 'x'", "a pipeline has steps"),
+        ("[steps]", "a pipeline has steps"),
         ("steps = []", "steps is a table, not a list"),
         ("[[steps]]\nname = 'a'", "steps is a table, not a list"),
         ("steps.a = 3", "steps.a is a table, not a whole number"),

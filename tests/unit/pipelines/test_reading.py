@@ -123,6 +123,12 @@ def test_defaults_of_one_input_are_not_those_of_another() -> None:
         ("type = 'string', required = true, default = 'x'", "the parameter p is required, and has a default"),
         ("type = 'string', choices = ['a'], default = 'x'", "the default of p does not fit its type"),
         ("type = 'list', default = [1]", "the default of p does not fit its type"),
+        ("type = 'integer', minimum = 1.5", "the minimum of integers is a whole number"),
+        ("type = 'integer', minimum = nan", "minimum is beyond all bounds"),
+        ("type = 'number', maximum = inf", "maximum is beyond all bounds"),
+        ("type = 'integer', minimum = 9223372036854775808", "minimum is beyond all bounds"),
+        ("type = 'integer', choices = [9223372036854775808]", "this is beyond all bounds"),
+        ("type = 'number', minimum = 2, maximum = 1", "nothing is as large as the minimum and as small as the maximum"),
         ("type = 'string', defualt = 'x'", "a parameter has no 'defualt'"),
     ],
 )  # fmt: skip
