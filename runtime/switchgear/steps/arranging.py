@@ -46,6 +46,10 @@ class Given(NamedTuple):
     """The agent's own environment."""
     shown: Sequence[str] = ()
     """Paths of the host that settings show to every step."""
+    hosts: str = ""
+    """A file that gives the names of services; empty: there are none."""
+    entering: Sequence[str] = ()
+    """What takes it into the network of its services."""
 
 
 class Arranged(NamedTuple):
@@ -62,6 +66,7 @@ def in_sandbox(spec: StepSpec, given: Given) -> Arranged:
     """In a sandbox. Raises Cannot."""
     mounts = _mounts(spec, given)
     mounts += [Show(path, path) for path in _more(given, mounts)]
+    mounts += [Show(_HOSTS, given.hosts)] if given.hosts else []
     directory, own = _directory(spec, given, mounts)
     places = [one.path for one in (*mounts, *own)]
     environment = _environment(spec, given)
@@ -92,6 +97,7 @@ def in_sandbox(spec: StepSpec, given: Given) -> Arranged:
         directory=directory,
         networked=spec.networked,
         root=given.rootfs is not None,
+        entering=given.entering,
     )
     own = {given.scratch, given.temporary}
     seen = [one for one in _shows(operations) if one.host not in own]
@@ -125,13 +131,16 @@ def needs_sandbox(spec: StepSpec) -> str:
     """What of the spec only a sandbox can give; empty for nothing."""
     if spec.image is not None:
         return "an image"
+    if spec.services:
+        return "a service"
     if spec.caches:
         return "a cache"
     moved = [one.path for one in spec.mounts if getattr(one.source, "path", None) != one.path]
     return f"a mount at {moved[0]}" if moved else ""
 
 
-_RESOLVING = ("/etc/resolv.conf", "/etc/hosts")
+_HOSTS = "/etc/hosts"
+_RESOLVING = ("/etc/resolv.conf", _HOSTS)
 """What an image's programs need of the host to resolve names."""
 _READ_ONLY = ("/usr", "/etc", "/opt", "/nix", "/gnu", "/bin", "/sbin", "/lib", "/lib32", "/lib64")
 _OURS = ("/proc", "/dev", "/sys", "/run")

@@ -57,6 +57,8 @@ class Sandbox(NamedTuple):
     networked: bool = False
     root: bool = False
     """Whether it is user 0 inside; without capabilities all the same."""
+    entering: Sequence[str] = ()
+    """What takes it into a network that others have too; empty: it has one of its own, or the host's."""
 
 
 def arguments(sandbox: Sandbox, status_fd: int) -> list[str]:
@@ -64,7 +66,7 @@ def arguments(sandbox: Sandbox, status_fd: int) -> list[str]:
     options = ["--unshare-all", "--unshare-user", "--die-with-parent", "--new-session"]
     options += ["--clearenv", "--cap-drop", "ALL", "--hostname", "step"]
     options += ["--json-status-fd", str(status_fd)]
-    if sandbox.networked:
+    if sandbox.networked or sandbox.entering:
         options.append("--share-net")
     if sandbox.root:
         options += ["--uid", "0", "--gid", "0"]

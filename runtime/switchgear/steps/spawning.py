@@ -7,6 +7,7 @@ full pipe never blocks the child) and can be closed when an escaped child holds 
 from __future__ import annotations
 
 import asyncio
+import math
 import resource
 import secrets
 import shutil
@@ -22,6 +23,7 @@ from switchgear.steps.tail import Tail
 
 if TYPE_CHECKING:
     from switchgear.steps.executor import OnLine
+    from switchgear.steps.spec import StepSpec
 
 PRLIMIT = "prlimit"
 """The program of util-linux that starts another with limits."""
@@ -50,6 +52,22 @@ _RLIMITS = {
     "fsize": resource.RLIMIT_FSIZE,
     "nofile": resource.RLIMIT_NOFILE,
 }
+
+
+def rlimits(spec: StepSpec) -> list[Rlimit]:
+    """The limits of a spec, of which each of its processes has its own."""
+    limits: list[Rlimit] = []
+    if spec.memory_limit is not None:
+        limits.append(Rlimit("as", spec.memory_limit, spec.memory_limit))
+    if spec.cpu_limit is not None:
+        seconds = math.ceil(spec.cpu_limit.total_seconds())
+        # The soft limit's own signal tells why; at the hard one the kernel only kills.
+        limits.append(Rlimit("cpu", seconds, seconds + 1))
+    if spec.file_limit is not None:
+        limits.append(Rlimit("fsize", spec.file_limit, spec.file_limit))
+    if spec.open_limit is not None:
+        limits.append(Rlimit("nofile", spec.open_limit, spec.open_limit))
+    return limits
 
 
 class Program(NamedTuple):

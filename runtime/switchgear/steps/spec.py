@@ -48,7 +48,8 @@ class Service(Struct, frozen=True, omit_defaults=True):
     """How long it may take from its start until it listens; None: 30 s."""
 
     def __post_init__(self) -> None:
-        if not _SERVICE.fullmatch(self.name):  # also of a spec that came from outside: it becomes part of paths
+        # Also of a spec that came from outside: the name becomes part of paths.
+        if not _SERVICE.fullmatch(self.name):
             raise ValueError(f"{self.name!r} cannot name a service")
         if self.spec.services:
             raise ValueError(f"the service {self.name} has services of its own")
