@@ -54,10 +54,12 @@ async def test_backlog_counts_what_waits_and_what_is_held(bus: Bus, names: Names
     assert (await reaches(bus, lane, 0, 0)).floor >= 0
     sequences = await dispatched(bus, names, "a", "b", "c", "d")
     await reaches(bus, lane, 4, 0)
+    assert (await reaches(bus, lane, 4, 0)).reached < sequences[0]
     first, second, third = await fetched(bus, lane, 3)
     assert (await reaches(bus, lane, 1, 3)).floor < sequences[0]
     second.ack()
     assert (await reaches(bus, lane, 1, 2)).floor < sequences[0]
+    assert sequences[2] <= (await reaches(bus, lane, 1, 2)).reached < sequences[3]
     first.ack()
     assert sequences[1] <= (await reaches(bus, lane, 1, 1)).floor < sequences[2]
     third.term()
@@ -65,6 +67,7 @@ async def test_backlog_counts_what_waits_and_what_is_held(bus: Bus, names: Names
     (fourth,) = await fetched(bus, lane, 1)
     fourth.ack()
     assert (await reaches(bus, lane, 0, 0)).floor >= sequences[3]
+    assert (await reaches(bus, lane, 0, 0)).reached >= sequences[3]
 
 
 async def test_delivery_that_was_given_back_is_still_unsettled(bus: Bus, names: Names) -> None:

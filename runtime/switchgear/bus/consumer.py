@@ -135,7 +135,8 @@ class Work:
             # lost and made again it goes on from here: not everything may come as new
             begin = {"deliver_policy": "by_start_sequence", "opt_start_seq": floor + 1}
             self._intakes[STREAMS[source], name] = known | begin
-        return port.Backlog(int(info["num_pending"]), int(info["num_ack_pending"]), floor)
+        reached = int(info["delivered"]["stream_seq"])
+        return port.Backlog(int(info["num_pending"]), int(info["num_ack_pending"]), floor, reached)
 
     async def remove(self, name: str, *, source: port.Source = "ledger") -> None:
         """Delete the consumer, if there is one. Raises Unavailable.

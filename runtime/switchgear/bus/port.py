@@ -181,6 +181,8 @@ class Backlog(NamedTuple):
     """Handed over, and neither acked nor given back for good."""
     floor: int
     """Everything up to this stream sequence is acked."""
+    reached: int = 0
+    """Nothing beyond this stream sequence was handed over."""
 
 
 class Work(Protocol):

@@ -194,7 +194,7 @@ class FairDispatch:
         self, whose: Backlogged, delivery: Delivery, history: History, submission: Submitted
     ) -> None:
         """Leave the submission to its owner's own intake, which brings it again in its turn."""
-        self._own.arrived(whose)
+        self._own.arrived(whose, delivery.stored.sequence)
         if submission.deadline is None:
             delivery.ack()
         else:
@@ -280,6 +280,8 @@ class FairDispatch:
                     log.warning("coordinator.lanes-unread %s", error)
                 elif isinstance(error, BaseException):
                     raise error
+            for whose in self._own.newly_refused():
+                self._let_go(whose)
             for key in wanted:
                 self._serve(key)
             for key in [key for key in self._lanes if not self._slots(key)]:
@@ -290,6 +292,17 @@ class FairDispatch:
             if any(map(self._is_wanted, self._lanes)):
                 self._wanted.set()
             await asyncio.sleep(LOOK_EVERY.total_seconds())
+
+    def _let_go(self, whose: Backlogged) -> None:
+        """What was rejected after the owner's own intake had brought it waits for nothing more."""
+
+        def gone(held: _Held) -> bool:
+            return held.own and self._own.is_refused(whose, held.delivery.stored.sequence)
+
+        for key in [key for key in self._lanes if key[0] == whose.capability]:
+            for turns in self._lanes[key].turns:
+                for held in turns.take(whose.owner, gone):
+                    self._place(held.delivery, held.history)
 
     def _is_wanted(self, key: tuple[str, str]) -> bool:
         lanes = self._lanes[key]

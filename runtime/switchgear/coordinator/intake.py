@@ -18,7 +18,6 @@ from typing import Annotated, Any, cast
 import msgspec
 
 from switchgear.bus.port import (
-    Backlog,
     Bus,
     Consuming,
     Delivery,
@@ -31,6 +30,7 @@ from switchgear.contract import codec, entries, subjects
 from switchgear.contract.stored import Stored
 from switchgear.errors import ProtocolError, SwitchgearError, Unavailable
 from switchgear.lifecycle.fairness import Backlogged
+from switchgear.lifecycle.own_backlog import OwnBacklog
 
 log = logging.getLogger(__name__)
 
@@ -54,11 +54,8 @@ class _Own:
 
     start: int
     consuming: Consuming | None = None
-    waiting: int = 0
-    """Submissions in it, at the last count and since."""
+    backlog: OwnBacklog = field(default_factory=OwnBacklog)
     counting: bool = False
-    refused: set[int] = field(default_factory=set[int])
-    """Submissions in it that were rejected before their turn: they wait for nothing."""
     hearing: Subscription | None = None
 
 
@@ -69,6 +66,8 @@ class OwnIntakes:
         self._bus = bus
         self._receive = receive
         self._known: dict[Backlogged, _Own] = {}
+        self._refused: set[Backlogged] = set()
+        """Whose rejections have been heard of since they were last asked for."""
         self._watch: Consuming | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -108,17 +107,17 @@ class OwnIntakes:
         self._know(whose, codec.decode(data, Opened))
 
     def waiting(self, whose: Backlogged) -> int:
-        """How many submissions wait in the owner's own intake, as counted within a second; 0 without one.
+        """How many submissions wait in the owner's own intake, as counted within a second and since; 0 without one.
 
         The count includes those that the shared intake has not brought yet: in a burst it is ahead of them.
         """
         own = self._known.get(whose)
-        return 0 if own is None else own.waiting
+        return 0 if own is None else own.backlog.waiting
 
-    def arrived(self, whose: Backlogged) -> None:
-        """One more submission was left to the owner's own intake."""
+    def arrived(self, whose: Backlogged, sequence: int) -> None:
+        """This submission was left to the owner's own intake."""
         own = self._known[whose]
-        own.waiting += 1
+        own.backlog.left(sequence)
         if not own.counting:
             own.counting = True
             self._spawn(self._count_on(whose, own))
@@ -126,19 +125,27 @@ class OwnIntakes:
     def is_refused(self, whose: Backlogged, sequence: int) -> bool:
         """Whether this submission was rejected before the own intake brought it."""
         own = self._known.get(whose)
-        return own is not None and sequence in own.refused
+        return own is not None and own.backlog.is_refused(sequence)
+
+    def newly_refused(self) -> set[Backlogged]:
+        """Owners of whose submissions some were rejected since this was last asked."""
+        refused, self._refused = self._refused, set()
+        return refused
 
     async def _count_on(self, whose: Backlogged, own: _Own) -> None:
         """Count again and again while something waits, so that no old count refuses anybody."""
         name = subjects.intake_consumer(*whose)
-        while own.waiting > 0:
-            before = own.waiting
+        while own.backlog.waiting > 0:
             try:
-                found = await self._bus.work.backlog(name) or Backlog(0, 0, 0)
-                own.refused = {one for one in own.refused if one > found.floor}
-                own.waiting += found.pending + found.unsettled - len(own.refused) - before
+                upto = await self._bus.ledger.last_sequence()
+                found = await self._bus.work.backlog(name)
             except SwitchgearError as error:
                 log.warning("coordinator.intake-uncounted %s: %s", name, error)
+            else:
+                # None: it is being made, and what was left to it waits all the same
+                if found is not None:
+                    count = found.pending + found.unsettled
+                    own.backlog.counted(count, upto=upto, reached=found.reached, floor=found.floor)
             await asyncio.sleep(COUNT_EVERY)
         own.counting = False
 
@@ -178,8 +185,12 @@ class OwnIntakes:
     async def _hear_refusals(self, whose: Backlogged, own: _Own) -> None:
         """Know which submissions in the intake were rejected, by whatever replica: now, and from now on."""
 
+        def refuse(data: bytes) -> None:
+            own.backlog.refuse(_refused(data))
+            self._refused.add(whose)
+
         def heard(message: Message) -> None:
-            own.refused.update(_refused(message.data))
+            refuse(message.data)
 
         ledger, rejected = self._bus.ledger, subjects.rejected_filter(*whose)
         if own.hearing is None:
@@ -192,7 +203,7 @@ class OwnIntakes:
                 if not batch:
                     return
                 for one in batch:
-                    own.refused.update(_refused(one.data))
+                    refuse(one.data)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -160,11 +160,13 @@ class Turns(Generic[T]):
 
     def take(self, owner: str, wanted: Callable[[T], bool]) -> list[T]:
         """Take these of the owner's out, without their turn; oldest first."""
-        waiting = self._owners.pop(owner, [])
+        waiting = self._owners.get(owner, [])
         kept = [one for one in waiting if not wanted(one[-1])]
         if kept:
             heapq.heapify(kept)
-            self._owners[owner] = kept
+            self._owners[owner] = kept  # in its place
+        else:
+            self._owners.pop(owner, None)
         taken = [one for one in waiting if wanted(one[-1])]
         return [one[-1] for one in sorted(taken, key=lambda one: one[1:3])]
 

@@ -171,7 +171,7 @@ class Consumer:
         seen = max(self._position, self._stream.last_sequence)
         following = self._ahead[0] if self._ahead else seen + 1
         floor = min(self._deadlines, default=following) - 1
-        return Backlog(len(self._ahead), len(self._deadlines), floor)
+        return Backlog(len(self._ahead), len(self._deadlines), floor, self._position)
 
     def remove(self) -> list[Pull]:
         """End it; returns the pulls that waited."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from datetime import timedelta
 
 import pytest
@@ -254,6 +255,27 @@ async def test_backlog_beyond_its_limit_is_rejected_for_a_while() -> None:
             other = await bob.submit("work", "mine")
             await asyncio.sleep(1)
             assert events(site, other, "bob") == ["submitted"]
+
+
+@pytest.mark.slow
+async def test_what_was_rejected_makes_no_room_beyond_the_limit() -> None:
+    """Though it was handed over and acked before older submissions that still wait."""
+    settings = CoordinatorSettings(backlog_limit=100)
+
+    class Bounded(Coordinator):
+        def __init__(self, bus: object, clock: object) -> None:
+            super().__init__(bus, clock, settings)  # type: ignore[arg-type]
+
+    async with Site() as site:
+        await site.coordinate(Bounded)
+        async with pulling(site.bus("puller-1"), takes=1) as puller:
+            alice = await client(site, "alice")
+            handles = await alice.submit_many("work", list(range(300)))
+            await all_done(puller, 60)
+            handles += await alice.submit_many("work", list(range(300)))
+            await asyncio.sleep(2)
+            last = Counter(events(site, one, "alice")[-1] for one in handles)
+            assert 100 - 8 - 4 <= last["submitted"] <= 100
 
 
 @pytest.mark.slow

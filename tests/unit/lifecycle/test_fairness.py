@@ -79,15 +79,15 @@ def test_same_submission_may_be_held_twice() -> None:
     assert served(turns) == ["first", "again"]
 
 
-def test_taken_out_without_a_turn_the_rest_keeps_its_order() -> None:
-    """What an own intake brings again is left to it, oldest first."""
+def test_taken_out_without_a_turn_the_rest_keeps_its_order_and_place() -> None:
+    """What an own intake brings again is left to it, oldest first; the owner's turn is as near as before."""
     turns: Turns[str] = Turns()
     for number in (4, 2, 3, 1):
         turns.add("a", 2, number, str(number))
     turns.add("b", 2, 9, "b")
     assert turns.take("a", lambda item: item in {"2", "4"}) == ["2", "4"]
     assert len(turns) == 3
-    assert served(turns) == ["b", "1", "3"]
+    assert served(turns) == ["1", "b", "3"]
     assert turns.take("a", lambda _: True) == []
 
 
