@@ -28,6 +28,7 @@ EXTRAS: Final[dict[str, tuple[str, ...]]] = {
     "coordinator": ("jsonschema_rs", "packaging"),
     "fast": ("uvloop",),
     "agents": ("detect_secrets", "lizard"),
+    "parquet": ("arro3",),
     "testing": ("looptime",),
 }
 """Modules that each extra brings; the extra `server` is looked for by its binary."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from switchgear.cli import common as shared
 from switchgear.cli.common import COMMON, Common
@@ -23,6 +23,7 @@ def coordinator(
     retention_age: str | None = None,
     retention_count: int | None = None,
     archive: Path | None = None,
+    archive_format: Literal["jsonl", "parquet"] | None = None,
     common: Common = COMMON,
 ) -> int:
     """Serve as a coordinator until SIGTERM or Ctrl-C.
@@ -30,7 +31,8 @@ def coordinator(
     Args:
         retention_age: How long the ledger keeps tasks that have ended, such as 7d.
         retention_count: How many of them it keeps at most.
-        archive: Folder that gets what the ledger no longer keeps, as JSON lines.
+        archive: Folder that gets what the ledger no longer keeps.
+        archive_format: JSON lines unless told otherwise; Parquet needs the extra `parquet`.
         common: Shared by all commands.
     """
     from switchgear.cli import values
@@ -38,7 +40,11 @@ def coordinator(
 
     age = values.duration(retention_age) if retention_age else None
     told = CoordinatorSettings.load(
-        os.environ, retention_age=age, retention_count=retention_count, archive=archive
+        os.environ,
+        retention_age=age,
+        retention_count=retention_count,
+        archive=archive,
+        archive_format=archive_format,
     )
     _log()
     shared.run(_coordinate(shared.locate(common).settings, told))

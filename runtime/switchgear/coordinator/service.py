@@ -137,7 +137,7 @@ class Coordinator:
             clock,
             lease,
             Policy(settings.retention_age, settings.retention_count),
-            archive=None if settings.archive is None else archive.Archive(settings.archive),
+            archive=settings.archive and archive.made(settings.archive, settings.archive_format),
             is_tight=lambda: room.overload is not None,
         )
         return [lease, janitor, BlobJanitor(self._bus, clock, lease)]

@@ -11,6 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from switchgear.contract import limits, subjects
+from switchgear.coordinator.archive import Format
 from switchgear.errors import ConfigError
 
 T = TypeVar("T")
@@ -39,6 +40,8 @@ class CoordinatorSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How many tasks that have ended it keeps at most [SWITCHGEAR_RETENTION_COUNT]."""
     archive: Path | None = None
     """Folder that gets what is deleted, before it is deleted; None: nothing is archived [SWITCHGEAR_ARCHIVE]."""
+    archive_format: Format = "jsonl"
+    """JSON lines, or Parquet, which needs the extra `parquet` [SWITCHGEAR_ARCHIVE_FORMAT]."""
 
     groups: dict[str, frozenset[str]] = {}
     """Principals by group, for signals that only a group may send [SWITCHGEAR_GROUPS, such as

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ from switchgear import crashpoint
 from switchgear.contract import codec, subjects
 from switchgear.contract.stored import Stored, expect_headers, header_block
 from switchgear.coordinator import archive
-from switchgear.coordinator.archive import Archive
+from switchgear.coordinator.archive import JsonLines, Parquet
 from switchgear.coordinator.janitor import Janitor
+from switchgear.errors import ExtraMissing
 from switchgear.lifecycle.history import fold
 from switchgear.lifecycle.retention import Policy
 from switchgear.testing import virtual_time
@@ -263,11 +266,11 @@ async def test_what_goes_is_in_the_archive_first(world: World, tmp_path: Path) -
     crashpoint.hook = kill
     try:
         with pytest.raises(OSError, match="killed"):
-            await world.janitor(archive=Archive(tmp_path)).clean()
+            await world.janitor(archive=JsonLines(tmp_path)).clean()
     finally:
         crashpoint.hook = None
     assert len(world.left(scope)) == 4
-    assert await world.janitor(archive=Archive(tmp_path)).clean() == 1
+    assert await world.janitor(archive=JsonLines(tmp_path)).clean() == 1
     lines = archive.read(tmp_path / "2026-01-08.jsonl")
     assert len(lines) == 8
     assert {line.sequence for line in lines} == {one.sequence for one in raw}
@@ -285,7 +288,7 @@ async def test_archive_that_cannot_be_written_stops_the_deletion(
     await after(WEEK + HOUR)
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
-        await world.janitor(archive=Archive(tmp_path / "file")).clean()
+        await world.janitor(archive=JsonLines(tmp_path / "file")).clean()
     assert world.left(scope) == WHOLE
 
 
@@ -295,7 +298,7 @@ def stored(sequence: int, data: bytes) -> Stored:
 
 def test_archive_keeps_what_is_no_json_and_goes_on_behind_a_cut_line(tmp_path: Path) -> None:
     """Whatever the bytes: no body breaks the line, and a power loss costs the line that it cut."""
-    kept = Archive(tmp_path)
+    kept = JsonLines(tmp_path)
     now = datetime.fromisoformat("2026-01-02T03:00:00Z")
     kept.write([stored(1, b'{"a":\n1}'), stored(2, b"\xfe")], now)
     path = tmp_path / "2026-01-02.jsonl"
@@ -308,3 +311,65 @@ def test_archive_keeps_what_is_no_json_and_goes_on_behind_a_cut_line(tmp_path: P
     assert lines[1].body_base64 == "/g=="
     assert lines[0].headers == "ÿ"
     assert lines[0].time == "2026-01-01T00:00:00.000000001Z"
+
+
+def parquet_rows(folder: Path) -> list[dict[str, Any]]:
+    """What a reader of Parquet finds in a day's folder, which passes over names that begin with a dot."""
+    io: Any = import_module("arro3.io")
+    rows: list[dict[str, Any]] = []
+    for file in sorted(folder.glob("[!.]*")):
+        table = io.read_parquet(file).read_all()
+        columns = {name: table.column(name).to_pylist() for name in table.column_names}
+        rows += [
+            dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
+        ]
+    return rows
+
+
+async def test_what_goes_is_in_parquet_files_first(world: World, tmp_path: Path) -> None:
+    """A file for each batch in a folder of the day; a batch that is archived again replaces its file."""
+    scope = world.ended("old")
+    raw = world.broker.ledger.under(scope)
+    await after(WEEK + HOUR)
+
+    def kill(point: str) -> None:
+        if point == "janitor.archived":
+            raise OSError("killed")
+
+    crashpoint.hook = kill
+    try:
+        with pytest.raises(OSError, match="killed"):
+            await world.janitor(archive=Parquet(tmp_path)).clean()
+    finally:
+        crashpoint.hook = None
+    assert await world.janitor(archive=Parquet(tmp_path)).clean() == 1
+    rows = parquet_rows(tmp_path / "day=2026-01-08")
+    assert sorted(row["sequence"] for row in rows) == [one.sequence for one in raw]
+    first = next(row for row in rows if row["subject"].endswith("submitted"))
+    assert first["headers"].encode("latin-1") == raw[0].headers
+    assert msgspec.json.decode(first["body"]) == msgspec.json.decode(raw[0].data)
+    assert first["time"].isoformat().startswith("2026-01-01T00:00:0")
+
+
+def test_parquet_keeps_what_is_no_json_and_reads_no_unfinished_file(tmp_path: Path) -> None:
+    """Other batches of the day have files of their own."""
+    kept = Parquet(tmp_path)
+    now = datetime.fromisoformat("2026-01-02T03:00:00Z")
+    kept.write([stored(1, b'{"a":\n1}'), stored(2, b"\xfe")], now)
+    kept.write([stored(3, b"null")], now)
+    files = sorted((tmp_path / "day=2026-01-02").iterdir())
+    assert [file.suffix for file in files] == [".parquet"] * 2
+    (files[0].parent / ".4-4-ab.parquet.part").write_bytes(b"PAR1")
+    rows = sorted(parquet_rows(files[0].parent), key=lambda row: row["sequence"])
+    assert [row["body"] for row in rows] == ['{"a":1}', None, "null"]
+    assert [row["body_base64"] for row in rows] == [None, "/g==", None]
+
+
+def test_parquet_without_its_package_is_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """JSON lines need none."""
+    monkeypatch.setitem(sys.modules, "arro3.core", None)
+    assert isinstance(archive.made(tmp_path, "jsonl"), JsonLines)
+    with pytest.raises(ExtraMissing, match="parquet"):
+        archive.made(tmp_path, "parquet")
