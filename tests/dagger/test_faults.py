@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -117,6 +118,26 @@ async def test_a_query_that_hangs_is_ended_at_the_limit_and_its_grace(
     bench = make_bench(grace=timedelta(milliseconds=200))
     engine.faults.append(Fault("hang"))
     failed = await bench.failure(shell("true").limits(timeout=timedelta(milliseconds=100)))
+    assert (failed.error_class, failed.outcome_known, failed.dependency) == (
+        "timeout",
+        False,
+        "dagger",
+    )
+    await well(bench)
+    assert engine.opened == 1
+
+
+@pytest.mark.parametrize("asked", ["noCache", "export"])
+async def test_an_engine_that_hangs_over_a_mount_or_an_output_is_given_up_at_the_limit_too(
+    make_bench: MakeBench, engine: Engine, tmp_path: Path, asked: str
+) -> None:
+    """Its session answers others, so it stays."""
+    bench = make_bench(grace=timedelta(milliseconds=200))
+    engine.faults.append(Fault("hang", contains=asked))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a").write_text("A", "utf-8")
+    spec = shell("cp /in/a a").workdir("/tmp/w").mount("/in", tmp_path / "in").output("a", "a")
+    failed = await bench.failure(spec.limits(timeout=timedelta(seconds=3)))
     assert (failed.error_class, failed.outcome_known, failed.dependency) == (
         "timeout",
         False,

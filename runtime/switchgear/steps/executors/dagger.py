@@ -204,6 +204,9 @@ class _Step:
         self._aliases = aliases
         self._images = images
         self._prepared = prepared
+        limit = spec.time_limit
+        self._longest = None if limit is None else (limit + engine.grace).total_seconds()
+        """Seconds for the engine to run the step, and again to export what it leaves."""
         self._run = secrets.token_hex(8)
         self._notes: list[str] = [] if spec.networked else [_OPEN_NETWORK]
 
@@ -240,12 +243,10 @@ class _Step:
         import dagger
 
         loop = asyncio.get_running_loop()
-        limit = self.spec.time_limit
-        longest = None if limit is None else (limit + self._engine.grace).total_seconds()
         began = loop.time()
         self.begun = True
         try:
-            async with asyncio.timeout(longest):
+            async with asyncio.timeout(self._longest):
                 frame = dagger_script.parse(self.spec, await after.stdout())
         except dagger.ExecError as error:
             frame = self._frame_of(error)
@@ -279,9 +280,10 @@ class _Step:
 
     async def _outputs(self, after: dagger.Container, frame: Frame) -> dict[str, Any]:
         folder: Path = self.workspace.directory / "outputs"
-        written = await dagger_pipeline.export(
-            after, self.spec, frame.outputs, folder, self.workspace.key
-        )
+        async with asyncio.timeout(self._longest):
+            written = await dagger_pipeline.export(
+                after, self.spec, frame.outputs, folder, self.workspace.key
+            )
         return {name: await self.workspace.keep(name, path) for name, path in written.items()}
 
 
