@@ -11,8 +11,9 @@ import msgspec
 from msgspec import Struct, field
 
 from switchgear.agent.context import Context
+from switchgear.contract import limits
 from switchgear.contract.values import Retry
-from switchgear.errors import Permanent, StepFailed, UsageError
+from switchgear.errors import Permanent, StepFailed, SwitchgearError, UsageError
 from switchgear.pipelines import files, parameters, plan, specs
 from switchgear.pipelines.evaluating import CannotEvaluate
 from switchgear.pipelines.plan import Ended, Job, Leave, Plan
@@ -97,6 +98,8 @@ class _Running:
         self._ctx = ctx
         self._ended: dict[str, Ended] = {}
         self._failures: dict[str, StepFailed] = {}
+        self._left: SwitchgearError | None = None
+        """Why the task goes on later, or not at all: nothing more begins."""
         self._over = {job.key: asyncio.Event() for job in planned.jobs}
         self._slots = asyncio.Semaphore(planned.pipeline.concurrency)
 
@@ -105,19 +108,21 @@ class _Running:
         for one in self._plan.needed(job):
             await self._over[one.key].wait()
         async with self._slots:
-            stopped = self._plan.pipeline.fail_fast and bool(self._failures)
-            decision = plan.decide(self._plan, job, self._ended, stopped=stopped)
-            if isinstance(decision, Leave):
-                ended = self._left(job, decision)
-            else:
-                ended = await self._run(job)
-        self._ended[job.key] = ended
+            if self._left is None:
+                try:
+                    ended = self._ended[job.key] = await self._see(job)
+                    done, total = len(self._ended), len(self._plan.jobs)
+                    message = f"{job.key}: {ended.state}"
+                    self._ctx.progress(done / total, message, done=done, of=total)
+                except SwitchgearError as error:
+                    # Those that run now come to their end, and are recorded: killed, they would run again.
+                    self._left = error
         self._over[job.key].set()
-        done, total = len(self._ended), len(self._plan.jobs)
-        self._ctx.progress(done / total, f"{job.key}: {ended.state}", done=done, of=total)
 
     def result(self) -> PipelineResult:
-        """The result, when all jobs have ended. Raises StepFailed, Permanent."""
+        """The result, when all jobs have ended. Raises StepFailed, Permanent, and what left jobs undone."""
+        if self._left is not None:
+            raise self._left
         if self._failures:
             raise self._failure()
         try:
@@ -141,36 +146,39 @@ class _Running:
         error.why = f"{error.why}\n{told}" if error.why else told
         return error
 
-    def _left(self, job: Job, leave: Leave) -> Ended:
-        if leave.state == "failed":
-            error = _invalid(job, leave.why)
-            return self._failed(job, error, 0, 0)
-        return Ended(key=job.key, step=job.step.name, state=leave.state, why=leave.why)
-
-    async def _run(self, job: Job) -> Ended:
-        loop = asyncio.get_running_loop()
-        began, number = loop.time(), 1
+    async def _see(self, job: Job) -> Ended:
+        stopped = self._plan.pipeline.fail_fast and bool(self._failures)
+        decision = plan.decide(self._plan, job, self._ended, stopped=stopped)
+        if isinstance(decision, Leave):
+            if decision.state == "failed":
+                return self._failed(job, _invalid(job, decision.why), 0)
+            return Ended(key=job.key, step=job.step.name, state=decision.state, why=decision.why)
         try:
             spec = specs.spec_of(self._plan, job, self._ended)
         except (CannotEvaluate, UsageError) as error:
-            return self._failed(job, _invalid(job, str(error)), 0, 0)
+            return self._failed(job, _invalid(job, str(error)), 0)
+        number = self._first(job)
         while True:
             try:
-                ran = await self._ctx.run(_key(job, number), spec)
+                return _succeeded(job, await self._ctx.run(_key(job, number), spec), number)
             except StepFailed as error:
-                if not _again(job, error, number, spec):
-                    return self._failed(job, error, number, loop.time() - began)
-            else:
-                return _succeeded(job, ran, number)
-            await self._pause(job, number)
+                pause = _pause(job, error, number, spec)
+                if pause is None:
+                    return self._failed(job, error, number)
             number += 1
+            # recorded: a run that begins anew does not wait again
+            await self._ctx.sleep(f"{_key(job, number)} pause", pause)
 
-    async def _pause(self, job: Job, number: int) -> None:
-        """Wait before the next try, as recorded: a run that begins anew does not wait again."""
-        retry = job.step.retry
-        await self._ctx.sleep(f"{_key(job, number + 1)} pause", bound(retry, number))
+    def _first(self, job: Job) -> int:
+        """The try to begin with: the one that has succeeded, in an earlier attempt of the task."""
+        ends = self._ctx._run.recording.records.ends  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - our own
+        for number in range(2, job.step.retry.max_attempts + 1):
+            found = ends.get(_key(job, number))
+            if found is not None and found.ok:
+                return number
+        return 1
 
-    def _failed(self, job: Job, error: StepFailed, tries: int, seconds: float) -> Ended:
+    def _failed(self, job: Job, error: StepFailed, tries: int) -> Ended:
         if not job.step.allow_failure:
             self._failures[job.key] = error
         return Ended(
@@ -178,7 +186,6 @@ class _Running:
             step=job.step.name,
             state="failed",
             exit_code=error.exit_code,
-            duration=timedelta(seconds=seconds),
             tries=tries,
             why=f"{error.what}: {error.why}" if error.why else error.what,
             allowed=job.step.allow_failure,
@@ -191,12 +198,17 @@ def _key(job: Job, number: int) -> str:
     return job.key if number == 1 else f"{job.key} try {number}"
 
 
-def _again(job: Job, error: StepFailed, number: int, spec: StepSpec) -> bool:
-    """Whether the step's policy repeats this failure; work of unknown outcome only where it may run twice."""
-    failure = classify(error, step=job.key)
-    policy = job.step.retry.of(failure.error_class)
+def _pause(job: Job, error: StepFailed, number: int, spec: StepSpec) -> timedelta | None:
+    """How long to wait before the next try; None: there is none.
+
+    Work of unknown outcome is tried again only where it may run twice.
+    """
+    policy, failure = job.step.retry, classify(error, step=job.key)
     known = failure.outcome_known or spec.repeatable
-    return known and failure.error_class in policy.on and number < policy.max_attempts
+    if not known or failure.error_class not in policy.on or number >= policy.max_attempts:
+        return None
+    asked = timedelta(seconds=max(0.0, failure.retry_after or 0.0))
+    return max(bound(policy, number), min(asked, limits.MAX_RETRY_AFTER))
 
 
 def _succeeded(job: Job, ran: RunResult, tries: int) -> Ended:

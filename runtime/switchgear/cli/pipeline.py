@@ -39,9 +39,9 @@ def check(*files: Path, common: Common = COMMON) -> int:
         files: Pipelines in TOML or YAML; of a directory, all its pipelines.
         common: Shared by all commands.
     """
-    from switchgear.errors import UsageError
+    from switchgear.errors import NotFound, UsageError
     from switchgear.pipelines import files as reading
-    from switchgear.pipelines.faults import PipelineInvalid
+    from switchgear.pipelines.faults import PipelineFault, PipelineInvalid
 
     if not files:
         raise UsageError("no file to check", fix="switchgear pipeline check FILE…")
@@ -53,6 +53,8 @@ def check(*files: Path, common: Common = COMMON) -> int:
             good += [f"{path}: {one.name} is fine" for one in found]
         except PipelineInvalid as invalid:
             faults += invalid.faults
+        except NotFound as missing:
+            faults.append(PipelineFault(str(path), 1, 1, "SG1530", missing.what, "", missing.fix))
 
     def draw() -> str:
         return "\n".join([*(str(fault) for fault in faults), *good])

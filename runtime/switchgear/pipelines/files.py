@@ -80,7 +80,8 @@ def _read(path: Path) -> str:
             [PipelineFault(file, 1, 1, "SG1530", "this is no TOML or YAML file", "", fix)]
         )
     try:
-        data = path.read_bytes()
+        with path.open("rb") as opened:
+            data = opened.read(MAX_FILE + 1)
     except FileNotFoundError:
         raise NotFound(f"there is no file {path}") from None
     except OSError as error:

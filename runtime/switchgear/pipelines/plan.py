@@ -19,6 +19,8 @@ from switchgear.pipelines.checking import needs_of
 from switchgear.pipelines.evaluating import CannotEvaluate, Scope
 from switchgear.pipelines.model import MAX_COMBINATIONS, MAX_JOBS, Pipeline, Step
 
+MAX_KEY = 256
+"""Characters of a job's key."""
 State = Literal["success", "failed", "skipped", "blocked"]
 
 
@@ -49,6 +51,7 @@ class Ended(Struct, frozen=True, kw_only=True, omit_defaults=True):
     exit_code: int | None = None
     """None where it did not run, or did not get as far."""
     duration: timedelta = timedelta(0)
+    """Of the try that succeeded."""
     tries: int = 0
     artifacts: dict[str, Artifact] = field(default_factory=dict[str, Artifact])
     why: str = ""
@@ -88,6 +91,13 @@ def plan(pipeline: Pipeline, params: Mapping[str, Any], task: str) -> Plan:
         jobs += _jobs(pipeline.step(name), params)
     if len(jobs) > MAX_JOBS:
         raise CannotPlan(f"{len(jobs)} jobs are more than {MAX_JOBS}")
+    taken: set[str] = set()
+    for job in jobs:
+        if len(job.key) > MAX_KEY:
+            raise CannotPlan(f"the name of a job of {job.step.name} is longer than {MAX_KEY}")
+        if job.key in taken:
+            raise CannotPlan(f"two jobs are named {job.key}")
+        taken.add(job.key)
     return Plan(pipeline, dict(params), task, tuple(jobs))
 
 

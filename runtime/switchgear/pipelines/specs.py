@@ -9,6 +9,7 @@ from switchgear.pipelines import evaluating, template
 from switchgear.pipelines.evaluating import CannotEvaluate
 from switchgear.pipelines.model import Mount
 from switchgear.pipelines.plan import Ended, Job, Plan, scope
+from switchgear.steps import images
 from switchgear.steps.sources import git
 from switchgear.steps.spec import StepSpec, container
 
@@ -16,18 +17,19 @@ from switchgear.steps.spec import StepSpec, container
 def spec_of(plan: Plan, job: Job, ended: Mapping[str, Ended]) -> StepSpec:
     """What the job runs. Raises CannotEvaluate, and UsageError for filled-in texts that a step cannot take."""
     step, names = job.step, scope(plan, job, ended)
-    image = template.fill(step.image, names)
+    image = _image(step.image, names)
     spec = container(image) if image else StepSpec()
+    if any(mount.local for mount in step.mounts) and not image:
+        spec = (
+            spec.on_host()
+        )  # an engine, even one for steps without an image, would work on a copy
     commands = [_arguments(one, names) for one in step.commands]
     if step.script:
         commands = [[*_arguments(step.interpreter, names), step.script]]
     for command in commands:
         spec = spec.exec(*command)
     if step.workdir:
-        directory = template.fill(step.workdir, names)
-        if not directory.startswith("/"):
-            raise CannotEvaluate(f"the workdir {directory!r} is no absolute path")
-        spec = spec.workdir(directory)
+        spec = spec.workdir(_path("workdir", step.workdir, names))
     spec = spec.env(**{name: template.fill(text, names) for name, text in step.env.items()})
     for name, ref in step.secrets.items():
         spec = spec.secret(name, ref)
@@ -62,6 +64,28 @@ def _arguments(texts: tuple[str, ...], names: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def _image(text: str, names: Mapping[str, Any]) -> str:
+    """The image; a value that is filled in never leads to another directory of the agent's host."""
+    image = template.fill(text, names)
+    if image == text or not image:
+        return image
+    if ".." in image.split("/"):
+        raise CannotEvaluate(f"the image {image!r} leads upwards")
+    kind = images.parse(image).kind
+    if kind != "registry" and not text.startswith(f"{kind}:"):
+        raise CannotEvaluate(f"the image {image!r} is no registry reference")
+    return image
+
+
+def _path(what: str, text: str, names: Mapping[str, Any]) -> str:
+    path = template.fill(text, names)
+    if not path.startswith("/"):
+        raise CannotEvaluate(f"{what}, {path!r}, is no absolute path")
+    if ".." in path.split("/"):
+        raise CannotEvaluate(f"{what}, {path!r}, leads upwards")
+    return path
+
+
 def _mounted(
     spec: StepSpec, mount: Mount, plan: Plan, ended: Mapping[str, Ended], names: Mapping[str, Any]
 ) -> StepSpec:
@@ -70,16 +94,15 @@ def _mounted(
         if mount.git:
             source = git(template.fill(mount.git, names), template.fill(mount.ref, names))
             return spec.mount(mount.path, source, read_only=read_only)
-        local = template.fill(mount.local, names)
-        if not local.startswith("/"):
-            raise CannotEvaluate(f"{mount.path} mounts {local!r}, which is no absolute path")
+        local = _path(f"what is mounted at {mount.path}", mount.local, names)
         return spec.mount(mount.path, local, read_only=read_only)
     step, output = mount.artifact
     for job in plan.of(step):
         artifact = ended[job.key].artifacts.get(output)
         if artifact is None:
             continue
-        # Of a matrix, each combination's has a place of its own.
-        place = f"{mount.path}/{job.combination.replace('/', '_')}" if job.matrix else mount.path
+        # Of a matrix, each combination's has a place of its own: a slash is written ~1, as in JSON pointers.
+        own = job.combination.replace("~", "~0").replace("/", "~1")
+        place = f"{mount.path}/{own}" if job.matrix else mount.path
         spec = spec.mount(place, artifact, read_only=read_only)
     return spec

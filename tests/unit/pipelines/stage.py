@@ -13,25 +13,27 @@ from switchgear.agent.context import Context
 from switchgear.agent.pipelines import PipelineResult
 from switchgear.agent.run import Run
 from switchgear.agent.task_info import TaskInfo
-from switchgear.errors import StepFailed
+from switchgear.errors import StepFailed, SwitchgearError
+from switchgear.lifecycle.recording import NOTHING
 from switchgear.pipelines import files
 from switchgear.pipelines.model import Pipeline
 from switchgear.steps.result import RunResult
 from switchgear.steps.spec import StepSpec
 
-Answer = Callable[[str, StepSpec], RunResult | StepFailed | None]
+Answer = Callable[[str, StepSpec], RunResult | SwitchgearError | None]
 
 
 class Stage(Context):
     """A context for one run; `answer` gives a key's end, None for success."""
 
     def __init__(self, answer: Answer = lambda _key, _spec: None) -> None:
-        super().__init__(cast("Run", SimpleNamespace(gathers=0)))
+        recording = SimpleNamespace(records=NOTHING)
+        super().__init__(cast("Run", SimpleNamespace(gathers=0, recording=recording)))
         self._answer = answer
         self.events: list[tuple[str, str]] = []
         """`began` or `ended`, and the key."""
         self.specs: dict[str, StepSpec] = {}
-        self.slept: list[str] = []
+        self.slept: list[tuple[str, timedelta]] = []
         self.most = 0
         """The most that ran at a time."""
         self._now = 0
@@ -52,13 +54,13 @@ class Stage(Context):
         self._now -= 1
         self.events.append(("ended", key))
         answered = self._answer(key, spec)
-        if isinstance(answered, StepFailed):
+        if isinstance(answered, SwitchgearError):
             raise answered
         return answered or RunResult(exit_code=0, stdout=f"{key}\n")
 
     async def sleep(self, key: str, until: timedelta | datetime) -> None:
-        del until
-        self.slept.append(key)
+        assert isinstance(until, timedelta)
+        self.slept.append((key, until))
 
     def progress(self, fraction: float | None = None, message: str = "", **_: float) -> None:
         del fraction, message

@@ -183,6 +183,13 @@ def test_no_directory_and_no_file_are_not_found(tmp_path: Path) -> None:
         files.load(tmp_path / "x.json")
 
 
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="has no endless file")
+def test_an_endless_file_is_refused_at_its_bound(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").symlink_to("/dev/zero")
+    with pytest.raises(PipelineInvalid, match="larger than 1048576 bytes"):
+        files.load(tmp_path / "x.toml")
+
+
 PLACES = '''\
 a.b . "c d" = 1  # x
 e = [ 1, "two]", [3], # no ]

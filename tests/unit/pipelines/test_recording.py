@@ -67,6 +67,50 @@ async def test_a_later_attempt_runs_only_what_has_not_succeeded(tmp_path: Path) 
         assert ran == [1, 1, 2, 1]
 
 
+async def test_what_succeeded_at_a_second_try_is_not_run_again_by_a_later_attempt(
+    tmp_path: Path,
+) -> None:
+    text = """
+    attempts = 2
+    [steps.deploy]
+    run = ["true"]
+    retry = { attempts = 3, initial = "1s" }
+    [steps.test]
+    needs = ["deploy"]
+    run = ["true"]
+    """
+    async with mesh(agent_of(tmp_path, text)) as made:
+        made.fake_run("deploy", exit_code=1)
+        made.fake_run("deploy try 2", stdout="done")
+        made.fake_run("test")
+        made.faults.fail("test", Retryable("the network is away"))
+        task = await made.submit(MADE, {})
+        result = await task.result()
+        ran = [made.runs(task, key) for key in ("deploy", "deploy try 2", "deploy try 3", "test")]
+        assert ran == [1, 1, 0, 2]
+        assert (result.step("deploy").tries, result.step("deploy").stdout) == (2, "done")
+
+
+async def test_a_crash_changes_nothing_of_a_failure_that_is_allowed(tmp_path: Path) -> None:
+    text = """
+    [steps.lint]
+    run = ["true"]
+    allow_failure = true
+    [steps.test]
+    needs = ["lint"]
+    run = ["true"]
+    """
+
+    def prepare(made: MemoryMesh) -> None:
+        made.fake_run("lint", exit_code=3)
+        made.fake_run("test")
+
+    results = await testing.crash_everywhere(MADE, {}, agent_of(tmp_path, text), prepare=prepare)
+    first = next(iter(results.values()))
+    assert first.step("lint").exit_code == 3
+    assert all(one == first for one in results.values())
+
+
 async def test_a_long_pause_between_tries_gives_up_the_slot(tmp_path: Path) -> None:
     text = """
     [steps.a]

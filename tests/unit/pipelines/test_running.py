@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from switchgear.contract.artifact import Artifact
-from switchgear.errors import Permanent, StepFailed
+from switchgear.errors import BreakerOpen, Permanent, StepFailed
 from switchgear.pipelines import files, plan
 from switchgear.pipelines.model import Pipeline
 from switchgear.steps.result import RunResult
@@ -121,8 +121,43 @@ async def test_a_step_is_tried_again_by_its_policy_with_pauses_between() -> None
     stage = Stage(lambda key, _: None if "3" in key else failed(key, error_class="transient"))
     result = await ran(RETRIED, stage)
     assert stage.order == ["a", "a try 2", "a try 3"]
-    assert stage.slept == ["a try 2 pause", "a try 3 pause"]
+    pauses = [("a try 2 pause", timedelta(seconds=1)), ("a try 3 pause", timedelta(seconds=2))]
+    assert stage.slept == pauses
     assert (result.step("a").state, result.step("a").tries) == ("success", 3)
+
+
+async def test_a_pause_is_as_long_as_the_failed_side_asks_for() -> None:
+    def answer(key: str, _: object) -> StepFailed | None:
+        error = failed(key, error_class="rate-limited")
+        error.retry_after = 30.0
+        return None if "3" in key else error
+
+    stage = Stage(answer)
+    await ran('[steps.a]\nrun = ["a"]\nretry = 3\n', stage)
+    assert [pause for _, pause in stage.slept] == [timedelta(seconds=30)] * 2
+
+
+async def test_a_step_that_is_refused_for_now_lets_those_that_run_come_to_their_end() -> None:
+    """They are recorded then; killed in the middle, they would run again when the task goes on."""
+    text = """
+    [steps.b]
+    run = ["b"]
+    [steps.a]
+    run = ["a"]
+    [steps.after]
+    needs = ["a"]
+    run = ["x"]
+    [steps.last]
+    needs = ["b"]
+    if = "always()"
+    run = ["x"]
+    """
+    refused = BreakerOpen("the breaker of dagger is open", dependency="dagger", state="open")
+    stage = Stage(lambda key, _: refused if key == "a" else None)
+    with pytest.raises(BreakerOpen):
+        await ran(text, stage)
+    assert stage.events[-2:] == [("ended", "a"), ("ended", "b")]
+    assert stage.order == ["b", "a"]
 
 
 async def test_a_class_that_the_policy_does_not_name_is_final() -> None:
@@ -165,7 +200,7 @@ async def test_a_step_that_may_fail_does_not_fail_the_pipeline() -> None:
 
 ARTIFACTS = """
 [steps.build]
-matrix.os = ["linux", "mac"]
+matrix.os = ["mac/x", "mac_x"]
 run = ["make"]
 outputs.tree = "out"
 [steps.one]
@@ -184,9 +219,9 @@ async def test_artifacts_are_mounted_and_those_of_a_matrix_side_by_side() -> Non
     stage = Stage(lambda key, _: None if key == "pack" else made)
     result = await ran(ARTIFACTS, stage)
     mounts = stage.specs["pack"].mounts
-    assert [one.path for one in mounts] == ["/all/os=linux", "/all/os=mac", "/one"]
+    assert [one.path for one in mounts] == ["/all/os=mac_x", "/all/os=mac~1x", "/one"]
     assert all(one.source == TREE for one in mounts)
-    assert result.step("build[os=mac]").artifacts == {"tree": TREE}
+    assert result.step("build[os=mac/x]").artifacts == {"tree": TREE}
 
 
 async def test_a_step_whose_artifact_was_not_made_does_not_run() -> None:
@@ -241,6 +276,24 @@ async def test_parameters_make_matrices_arguments_and_results() -> None:
     assert result.outputs == {"task": "task-1"}
 
 
+async def test_combinations_that_look_the_same_are_refused_before_anything_runs() -> None:
+    text = """
+    [parameters.a]
+    type = "list"
+    [parameters.b]
+    type = "list"
+    [steps.test]
+    matrix = { a = "${{ params.a }}", b = "${{ params.b }}" }
+    run = ["test"]
+    """
+    stage = Stage()
+    with pytest.raises(Permanent, match=r"two jobs are named test\[a=x,b=y,b=z\]"):
+        await ran(text, stage, a=["x", "x,b=y"], b=["z", "y,b=z"])
+    with pytest.raises(Permanent, match="the name of a job of test is longer than"):
+        await ran(text, stage, a=["x" * 300], b=["y"])
+    assert stage.order == []
+
+
 async def test_too_many_combinations_are_refused_before_anything_runs() -> None:
     stage = Stage()
     with pytest.raises(Permanent, match="66 combinations are more than 64"):
@@ -257,6 +310,11 @@ async def test_too_many_combinations_are_refused_before_anything_runs() -> None:
         ('run = ["${{ params.many }}"]', "the command has no program"),
         ('run = ["x"]\nmounts."/in" = "${{ params.text }}"', "no absolute path"),
         ('run = ["x"]\nimage = "${{ params.text }} !"', "is no image"),
+        ('run = ["x"]\nimage = "${{ params.root }}"', "is no registry reference"),
+        ('run = ["x"]\nimage = "x:${{ params.up }}"', "leads upwards"),
+        ('run = ["x"]\nimage = "rootfs:/images/${{ params.up }}"', "leads upwards"),
+        ('run = ["x"]\nmounts."/in" = "/srv/${{ params.up }}"', "leads upwards"),
+        ('run = ["x"]\nworkdir = "/srv/${{ params.up }}"', "leads upwards"),
     ],
 )
 async def test_what_only_a_run_can_tell_fails_the_step_as_invalid(step: str, why: str) -> None:
@@ -265,6 +323,8 @@ async def test_what_only_a_run_can_tell_fails_the_step_as_invalid(step: str, why
     n = {{ type = "integer", default = 1 }}
     many = {{ type = "list", default = [] }}
     text = {{ type = "string", default = "x" }}
+    root = {{ type = "string", default = "rootfs:/" }}
+    up = {{ type = "string", default = "../../etc" }}
     [steps.a]
     {step.replace('if = "params.n"', 'if = "params.n or false"')}
     """
@@ -303,6 +363,10 @@ cacheable = true
 image = ""
 script = "print(1)"
 interpreter = ["python3", "-c"]
+[steps.c]
+image = ""
+run = ["true"]
+mounts."/data" = "/srv/data"
 """
 
 
@@ -328,6 +392,10 @@ async def test_every_key_of_a_step_reaches_its_spec() -> None:
         .cacheable()
     )
     assert stage.specs["b"] == command("python3", "-c", "print(1)").env(A="1", B="1")
+    host = command("true").mount("/data", "/srv/data").env(A="1", B="1").on_host()
+    assert stage.specs["c"] == host, (
+        "an engine would have a copy of the files, or lose what is written"
+    )
     assert files.parse("x.toml", EVERY_KEY).step("b").image == ""
 
 

@@ -102,6 +102,17 @@ def test_check_tells_every_fault_of_every_file_and_fails(
     assert [one["code"] for one in json.loads(capsys.readouterr().out)["faults"]] == ["SG1531"] * 2
 
 
+def test_a_file_that_is_not_there_keeps_no_other_from_being_checked(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = file.with_name("no.toml")
+    assert shell.run(["pipeline", "check", str(missing), str(file)]) == 2
+    assert capsys.readouterr().out.splitlines() == [
+        f"{missing}:1:1: SG1530: there is no file {missing}",
+        f"{file}: ci is fine",
+    ]
+
+
 def test_check_of_good_files_succeeds(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert shell.run(["pipeline", "check", str(file)]) == 0
     assert capsys.readouterr().out == f"{file}: ci is fine\n"
