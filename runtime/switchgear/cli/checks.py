@@ -25,11 +25,13 @@ MIN_PAYLOAD: Final = 1024 * 1024
 
 EXTRAS: Final[dict[str, tuple[str, ...]]] = {
     "cli": ("cyclopts", "rich"),
-    "coordinator": ("jsonschema_rs", "packaging"),
+    "coordinator": ("cronsim", "jsonschema_rs", "packaging"),
+    "dagger": ("dagger", "gql"),
     "fast": ("uvloop",),
     "agents": ("detect_secrets", "lizard"),
     "parquet": ("arro3",),
-    "testing": ("looptime",),
+    "pipelines": ("yaml",),
+    "testing": ("cronsim", "jsonschema_rs", "packaging"),
 }
 """Modules that each extra brings; the extra `server` is looked for by its binary."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
+from importlib import metadata
 from typing import Any
 
 import pytest
@@ -24,6 +26,23 @@ def test_missing_extras_are_named_with_the_command() -> None:
     check = checks.extras({"cli": [], "fast": ["uvloop"]})
     assert check.verdict == "warn"
     assert check.fix == "pip install 'switchgear[fast]'"
+
+
+def test_each_extra_is_known_by_modules_that_it_brings() -> None:
+    """Else an extra would be told to be missing for ever, however often it is installed."""
+    wanted: dict[str, set[str]] = {}
+    for line in metadata.requires("switchgear") or ():
+        name, _, marker = line.partition(";")
+        if found := re.search("extra == '([a-z]+)'", marker):
+            wanted.setdefault(found[1], set()).add(re.split(r"[^\w-]", name)[0])
+    brought = metadata.packages_distributions()
+    for extra, modules in checks.EXTRAS.items():
+        for module in modules:
+            assert {name.lower().replace("_", "-") for name in brought[module]} & wanted[extra], (
+                extra,
+                module,
+            )
+    assert wanted.keys() - checks.EXTRAS.keys() == {"all", "dev", "server"}
 
 
 def test_a_missing_binary_is_a_warning() -> None:
