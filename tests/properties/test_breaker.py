@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
-from hypothesis import assume
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
+    consumes,
     initialize,
     invariant,
+    multiple,
     precondition,
     rule,
 )
@@ -56,6 +59,9 @@ class Permit:
     token: int
     era: int
     """How often the model had changed its state when it was given."""
+    number: int = 0
+    """Of all that were given."""
+    probe: bool = False
 
 
 @dataclass
@@ -68,34 +74,71 @@ class Model:
     calls: list[tuple[bool, bool]] = field(default_factory=list[tuple[bool, bool]])
     failures: list[float] = field(default_factory=list[float])
     """Times of the failures since the last success."""
-    probing: int = 0
+    out: dict[int, float] = field(default_factory=dict[int, float])
+    """Probes under way by number, and when each is late."""
+    level: int = 0
+    """How often in a row it opened, or would have."""
+    closed_at: float = 0.0
+    opened_for: float = 0.0
+    asked: list[float] = field(default_factory=list[float])
+    """Until when its failures asked to wait, since it was closed."""
     probes: list[tuple[bool, bool]] = field(default_factory=list[tuple[bool, bool]])
 
-    def turn(self, state: str) -> None:
+    def turn(self, state: str, now: float) -> None:
         """Enter a state."""
         self.state, self.era = state, self.era + 1
         if state == "half-open":
-            self.probing, self.probes = 0, []
+            self.out, self.probes = {}, []
         if state == "closed":
-            self.calls, self.failures = [], []
+            self.calls, self.failures, self.asked, self.closed_at = [], [], [], now
 
-    def passes(self) -> bool:
+    def longest(self, level: int) -> float:
+        """The open time of so many times, undrawn."""
+        seconds, most = (
+            self.policy.open_for.total_seconds(),
+            self.policy.max_open_for.total_seconds(),
+        )
+        for _ in range(level - 1):
+            seconds = min(seconds * self.policy.growth, most)
+        return seconds
+
+    def open(self, now: float, drawn: float) -> None:
+        """Open for as long as it has come to, or as was asked."""
+        spread = self.policy.jitter * drawn
+        asked = max([until - now for until in self.asked], default=0.0) * (1 + spread)
+        most = self.policy.max_open_for.total_seconds()
+        self.opened_for = max(self.longest(self.level) * (1 - spread), min(asked, most))
+        self.turn("open", now)
+
+    def free(self, now: float) -> int:
+        """Places of a half-open one: not answered, and nobody waits for an answer."""
+        waited_for = [number for number, late in self.out.items() if late > now]
+        return max(self.policy.probes - len(self.probes) - len(waited_for), 0)
+
+    def probe(self, number: int, now: float) -> None:
+        """One begins; each full set of late ones counts as one time that it opened."""
+        late = [other for other, at in self.out.items() if at <= now]
+        self.out[number] = now + self.longest(self.level + len(late) // self.policy.probes)
+
+    def passes(self, now: float) -> bool:
         """Whether a call may be made, where no open time is over."""
         if self.state == "half-open":
-            return self.probing + len(self.probes) < self.policy.probes
+            return self.free(now) > 0
         return self.state in ("closed", "disabled")
 
-    def ended(self, now: float, *, failed: bool, slow: bool) -> None:
+    def ended(self, number: int, now: float, drawn: float, *, failed: bool, slow: bool) -> None:
         """A call that counts has ended."""
         self.failures = [*self.failures, now] if failed else []
         if self.state == "half-open":
-            self.probing -= 1
+            del self.out[number]
             self.probes.append((failed, slow))
-            self.judge()
+            self.judge(now, drawn)
             return
         self.calls.append((failed, slow))
         if self.state == "closed" and self.too_many():
-            self.turn("open")
+            again = self.level and now - self.closed_at < self.opened_for
+            self.level = self.level + 1 if again else 1
+            self.open(now, drawn)
 
     def too_many(self) -> bool:
         """Whether the calls in the window open it."""
@@ -117,15 +160,16 @@ class Model:
             count += 1
         return count
 
-    def judge(self) -> None:
+    def judge(self, now: float, drawn: float) -> None:
         """Decide as soon as every possible end of the other probes would decide the same."""
         left = self.policy.probes - len(self.probes)
         worst = [*self.probes, *[(True, True)] * left]
         best = [*self.probes, *[(False, False)] * left]
         if self.bad(best):
-            self.turn("open")
+            self.level += 1
+            self.open(now, drawn)
         elif not self.bad(worst):
-            self.turn("closed")
+            self.turn("closed", now)
 
     def bad(self, probes: list[tuple[bool, bool]]) -> bool:
         """Whether these probes open it."""
@@ -137,6 +181,8 @@ class BreakerMachine(RuleBasedStateMachine):
     """Calls by several callers at a time, operators, and time that passes."""
 
     permits = Bundle[Permit]("permits")
+    done = Bundle[Permit]("done")
+    """Permits of probes that have ended."""
 
     @initialize(policy=policies())
     def begin(self, policy: Breaker) -> None:
@@ -147,15 +193,14 @@ class BreakerMachine(RuleBasedStateMachine):
         self.model = Model(policy)
         self.circuit = Circuit(policy, self.now, lambda: self.drawn, self.changes.append)
         self.until = 0.0
-        self.open_times: list[float] = []
+        self.given = 0
 
     def follow(self) -> None:
-        """After whatever may have opened it: how long it stays open is within its bounds."""
-        if self.circuit.state == "open" and self.changes and self.changes[-1].at == self.now:
+        """After whatever may have opened it: for how long."""
+        if self.circuit.state == "open" and self.changes[-1].at == self.now:
             wait = self.circuit.wait(self.now)
-            longest = BASE.max_open_for.total_seconds()
             assert wait is not None
-            assert BASE.open_for.total_seconds() * (1 - BASE.jitter) <= wait <= longest
+            assert wait == pytest.approx(self.model.opened_for)
             self.until = self.now + wait
 
     @rule(seconds=st.sampled_from([0.0, 0.5, 4.0, 8.0, 30.0, 60.0]), drawn=st.floats(0, 0.99))
@@ -168,8 +213,8 @@ class BreakerMachine(RuleBasedStateMachine):
 
     @rule()
     def pass_open_time(self) -> None:
-        """Exactly as long as it stays open."""
-        self.now += self.circuit.wait(self.now) or 0.0
+        """Exactly as long as it stays open, or until a probe is late."""
+        self.now += self.circuit.due(self.now) or 0.0
 
     @rule(ends=st.lists(st.sampled_from(["+", "-", "-", "bug"]), min_size=1, max_size=6))
     def call(self, ends: list[str]) -> None:
@@ -179,37 +224,71 @@ class BreakerMachine(RuleBasedStateMachine):
             if permit.token != REFUSED:
                 self.ended(permit, end, slow=False)
 
+    @rule(asked=st.sampled_from([None, 5.0, 20.0, 100.0]))
+    def fail(self, asked: float | None) -> None:
+        """Calls fail until it opens, or as often as would open any that rates or rows can open."""
+        for _ in range(8):
+            if self.circuit.state in ("closed", "half-open"):
+                permit = self.asked()
+                if permit.token != REFUSED:
+                    self.ended(permit, "-", slow=False, asked=asked)
+
     @rule(target=permits)
-    def ask(self) -> Permit:
+    def hang(self) -> Any:
+        """A call begins as soon as one may, and does not answer while others may."""
+        self.pass_open_time()
+        permit = self.ask()
+        self.pass_open_time()
+        return permit
+
+    @rule(target=permits)
+    def ask(self) -> Any:
         """Somebody asks for a permit."""
-        return self.asked()
+        permit = self.asked()
+        return multiple(*([permit] if permit.token else []))
 
     def asked(self) -> Permit:
         """A permit, as the model expects it."""
         room = self.circuit.room(self.now)
         token = self.circuit.acquire(self.now)
         if self.model.state == "open" and self.now >= self.until:
-            self.model.turn("half-open")
-        passes = self.model.passes()
+            self.model.turn("half-open", self.now)
+        passes = self.model.passes(self.now)
         assert (token != REFUSED) == passes
         assert (room != 0) == passes
-        if passes and self.model.state == "half-open":
-            self.model.probing += 1
-        return Permit(token, self.model.era)
+        self.given += 1
+        probe = passes and self.model.state == "half-open"
+        if probe:
+            self.model.probe(self.given, self.now)
+        return Permit(token, self.model.era, self.given, probe)
 
     @rule(
-        permit=st.one_of(permits),
+        target=done,
+        permit=consumes(permits),
         end=st.sampled_from(["+", "-", "step", "bug", "release"]),
         slow=st.booleans(),
+        asked=st.sampled_from([None, None, 5.0, 20.0, 100.0]),
     )
-    def end(self, permit: Permit, end: str, *, slow: bool) -> None:
-        """A call ends, perhaps long after the state changed; a refused one has nothing to end."""
-        assume(permit.token != REFUSED)
-        self.ended(permit, end, slow=slow)
+    def end(self, permit: Permit, end: str, *, slow: bool, asked: float | None) -> Any:
+        """A call ends, perhaps long after the state changed."""
+        self.ended(permit, end, slow=slow, asked=asked)
+        return multiple(*([permit] if permit.probe else []))
 
-    def ended(self, permit: Permit, end: str, *, slow: bool) -> None:
+    @rule(permit=done, end=st.sampled_from(["+", "-", "release"]))
+    def end_again(self, permit: Permit, end: str) -> None:
+        """A probe's verdict is given a second time, in whatever state: it counts for nothing."""
+        before = self.circuit.seen(self.now), self.circuit.room(self.now)
+        if end == "+":
+            self.circuit.success(permit.token, self.now, 0.1)
+        elif end == "-":
+            self.circuit.failure(permit.token, self.now, 0.1, "timeout", "", 1000.0)
+        else:
+            assert not self.circuit.release(permit.token)
+        assert (self.circuit.seen(self.now), self.circuit.room(self.now)) == before
+
+    def ended(self, permit: Permit, end: str, *, slow: bool, asked: float | None = None) -> None:
         """Give the permit back."""
-        token, permit.token = permit.token, REFUSED
+        token = permit.token
         took = 2.0 if slow else 0.5
         if end == "+":
             self.circuit.success(token, self.now, took)
@@ -217,12 +296,14 @@ class BreakerMachine(RuleBasedStateMachine):
             self.circuit.release(token)
         else:
             error_class = "timeout" if end == "-" else end
-            self.circuit.failure(token, self.now, took, error_class, "")
+            self.circuit.failure(token, self.now, took, error_class, "", asked)
         if permit.era == self.model.era:
+            if end == "-" and asked is not None:
+                self.model.asked.append(self.now + asked)
             if end in ("+", "-", "step"):
-                self.model.ended(self.now, failed=end == "-", slow=slow)
+                self.model.ended(permit.number, self.now, self.drawn, failed=end == "-", slow=slow)
             elif self.model.state == "half-open":
-                self.model.probing -= 1
+                del self.model.out[permit.number]
         self.follow()
 
     @precondition(lambda self: len(self.changes) % 4 == 3)
@@ -235,7 +316,9 @@ class BreakerMachine(RuleBasedStateMachine):
             "reset": (self.circuit.reset, "closed"),
         }[order]
         act(self.now, "ana", "")
-        self.model.turn(state)
+        self.model.turn(state, self.now)
+        if order == "reset":
+            self.model.level = 0
 
     @invariant()
     def state_is_the_models(self) -> None:
@@ -249,11 +332,15 @@ class BreakerMachine(RuleBasedStateMachine):
 
     @invariant()
     def never_more_probes_than_allowed(self) -> None:
-        """Under way and ended together."""
-        room = self.circuit.room(self.now)
+        """Under way and ended together, but for those that are late."""
         if self.circuit.state == "half-open":
-            assert room is not None
-            assert room == self.model.policy.probes - self.model.probing - len(self.model.probes)
+            assert self.circuit.room(self.now) == self.model.free(self.now)
+
+    @invariant()
+    def no_probe_keeps_it_shut_for_ever(self) -> None:
+        """After no more than the longest open time it lets a call through, whoever never answers."""
+        if self.circuit.state in ("open", "half-open"):
+            assert self.circuit.room(self.now + BASE.max_open_for.total_seconds()) != 0
 
     @invariant()
     def open_means_refused_until_its_time_is_over(self) -> None:

@@ -1,8 +1,8 @@
 """What an instance's breakers mean for what it pulls, and for a task that one of them refused (rules 6 and 9).
 
 A capability whose attempts need what a breaker refuses is not pulled here: its tasks stay for other instances. When
-the breaker lets probes through, as many attempts are pulled as there are probes. A refused attempt is handed back, and
-counts as none.
+the breaker lets probes through, as many attempts are pulled as there are probes; one that does not come to an answer
+makes room for another. A refused attempt is handed back, and counts as none.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ REMEMBERED = 16
 SHARE = 0.25
 """A capability needs what at least this share of them asked for: one task's odd address stops nobody else's."""
 LONGEST_DELAY = 60.0
-"""Seconds for which a refused task is kept from the instances that go on pulling its capability."""
+"""Seconds for which a refused task is kept from the instances that go on pulling its capability, and for which one
+that was pulled as a probe is waited for to ask."""
 _SLACK = 0.001
 """Seconds after the open time: timers may be a little early."""
 
@@ -43,14 +44,14 @@ _SLACK = 0.001
 class Try:
     """One attempt on this instance, from its delivery on."""
 
-    __slots__ = ("capability", "met", "probe")
+    __slots__ = ("capability", "expected", "met")
 
-    def __init__(self, capability: str, *, probe: bool) -> None:
+    def __init__(self, capability: str, expected: float) -> None:
+        """`expected`: until when it is to ask, on the loop's clock, where a breaker lets only a few through."""
         self.capability = capability
         self.met: set[str] = set()
         """What it asked for so far."""
-        self.probe = probe
-        """It was pulled because a breaker lets a few through."""
+        self.expected = expected
 
 
 class Breaking:
@@ -65,7 +66,7 @@ class Breaking:
         self._loop = asyncio.get_running_loop()
         self._recent: dict[str, deque[frozenset[str]]] = {}
         self._tries: set[Try] = set()
-        self._timers: set[asyncio.TimerHandle] = set()
+        self._timer: asyncio.TimerHandle | None = None
         self._troubled = False
         self.feeders: dict[str, Feeder] = {}
         """Told to look again when a breaker changed."""
@@ -81,8 +82,11 @@ class Breaking:
     def begin(self, capability: str) -> Try:
         """A delivery is about to be tried."""
         probe = self._troubled and self.room(capability) is not None
-        begun = Try(capability, probe=probe)
+        now = self._loop.time()
+        begun = Try(capability, now + LONGEST_DELAY if probe else now)
         self._tries.add(begun)
+        if probe:
+            self._arm()
         return begun
 
     def end(self, ended: Try) -> None:
@@ -101,8 +105,9 @@ class Breaking:
         if not room:
             return room
         # who was let begin as a probe, and has not asked yet, will want its share
+        now = self._loop.time()
         pending = sum(
-            one.probe and one.capability == capability and not one.met & needed
+            one.expected > now and one.capability == capability and not one.met & needed
             for one in self._tries
         )
         return max(room - pending, 0)
@@ -140,10 +145,9 @@ class Breaking:
         self._look()
 
     def close(self) -> None:
-        """Let go of the timers."""
-        for timer in self._timers:
-            timer.cancel()
-        self._timers.clear()
+        """Let go of the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _needed(self, capability: str) -> set[str]:
         """What the capability's attempts ask for, as a rule."""
@@ -156,13 +160,12 @@ class Breaking:
 
     def _heard(self, change: Changed) -> None:
         """A breaker changed its state."""
-        wait = self.guards.open_for([change.dependency])
-        if wait is not None and change.new == "open":
-            self._later(wait.total_seconds() + _SLACK)
+        del change
         self._look()
 
     def _look(self) -> None:
         self._troubled = self.guards.troubled
+        self._arm()
         self._stir()
         self._changed()
 
@@ -171,15 +174,19 @@ class Breaking:
         for feeder in self.feeders.values():
             feeder.look()
 
-    def _later(self, seconds: float) -> None:
-        """Look again when probes are let through: nothing changes by itself."""
+    def _arm(self) -> None:
+        """Look again when more may be pulled: a breaker lets probes through then, or a probe is late."""
+        if self._timer is not None:
+            self._timer.cancel()
+        now, due = self._loop.time(), self.guards.due()
+        moments = [one.expected for one in self._tries if one.expected > now]
+        if due is not None:
+            moments.append(now + due.total_seconds())
+        self._timer = self._loop.call_at(min(moments) + _SLACK, self._due) if moments else None
 
-        def due() -> None:
-            self._timers.discard(timer)
-            self._look()
-
-        timer = self._loop.call_later(seconds, due)
-        self._timers.add(timer)
+    def _due(self) -> None:
+        self._arm()
+        self._stir()
 
     def _verdict(self, error: BaseException) -> Verdict | Failure:
         if isinstance(error, Lost | CancelledMeanwhile | Suspended):

@@ -20,7 +20,7 @@ from switchgear.contract.values import Failure
 from switchgear.errors import BreakerOpen, StepFailed, SwitchgearError, UsageError
 from switchgear.resilience.breaker import Breaker, breaker_fault
 from switchgear.resilience.circuit import REFUSED, Change, Circuit, State
-from switchgear.resilience.classes import Verdict
+from switchgear.resilience.classes import RESOURCE, Verdict
 from switchgear.resilience.classify import verdict
 from switchgear.steps.dependency import Dependency
 
@@ -63,8 +63,11 @@ class Permit(Protocol):
         """The dependency did its part."""
         ...
 
-    def failure(self, error_class: str, why: str = "") -> None:
-        """The call failed; the policy says whether a failure of this class speaks against the dependency."""
+    def failure(self, error_class: str, why: str = "", retry_after: float | None = None) -> None:
+        """The call failed; the policy says whether a failure of this class speaks against the dependency.
+
+        `retry_after`: seconds that the dependency asks to wait.
+        """
         ...
 
     def release(self) -> None:
@@ -101,12 +104,12 @@ class _Guarded:
             now = self._monotonic()
             self._one.circuit.success(permit, now, now - self._began)
 
-    def failure(self, error_class: str, why: str = "") -> None:
+    def failure(self, error_class: str, why: str = "", retry_after: float | None = None) -> None:
         permit, self._permit = self._permit, REFUSED
         if permit:
             now = self._monotonic()
-            took = now - self._began
-            if self._one.circuit.failure(permit, now, took, error_class, why[:_MAX_WHY]):
+            took, why = now - self._began, why[:_MAX_WHY]
+            if self._one.circuit.failure(permit, now, took, error_class, why, retry_after):
                 self._one.probe_free()
 
     def release(self) -> None:
@@ -149,7 +152,8 @@ class _Guarded:
         elif not isinstance(error, Exception) or isinstance(error, BreakerOpen):
             self.release()  # cancelled, or refused by the breaker of something else
         else:
-            self.failure(self._judge(error).error_class, _told(error))
+            found = self._judge(error)
+            self.failure(found.error_class, _told(error), found.retry_after)
 
 
 class Guards:
@@ -202,7 +206,7 @@ class Guards:
 
         A failure counts against the dependency that it names. A StepFailed that names none is the work's own, and
         counts for nothing unless the dependencies answered with it; any other error that names none counts against
-        the first.
+        the first that is none of the host's resources: those are blamed by their names only.
         """
         names = list(dict.fromkeys(dependencies))
         async with AsyncExitStack() as entered:
@@ -214,11 +218,12 @@ class Guards:
             except Exception as error:
                 found = self._judge(error)
                 own = isinstance(error, StepFailed) or found.dependency
-                blamed = found.dependency if own else next(iter(names), "")
+                others = (name for name in names if not name.startswith(RESOURCE))
+                blamed = found.dependency if own else next(others, "")
                 for name, permit in zip(names, permits, strict=True):
                     policy = self._of(name).policy
                     if name == blamed or found.error_class in policy.answers:
-                        permit.failure(found.error_class, _told(error))
+                        permit.failure(found.error_class, _told(error), found.retry_after)
                     else:
                         permit.release()
                 raise
@@ -237,6 +242,13 @@ class Guards:
             if wait is not None and (longest is None or wait > longest):
                 longest = wait
         return None if longest is None else timedelta(seconds=longest)
+
+    def due(self) -> timedelta | None:
+        """When time alone may let through what is refused now; until then only an answer or an order does."""
+        now = self._monotonic()
+        waits = (one.circuit.due(now) for one in self._all.values())
+        soonest = min((wait for wait in waits if wait is not None), default=None)
+        return None if soonest is None else timedelta(seconds=soonest)
 
     def room(self, dependencies: Collection[str]) -> int | None:
         """How many calls that need all of these would be let through now: probes; None: any number."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from datetime import timedelta
 from typing import Any
 
@@ -16,11 +17,13 @@ from switchgear import (
     Context,
     Permanent,
     Retry,
+    Retryable,
     TaskDead,
     UsageError,
     command,
     step,
 )
+from switchgear.agent.breaking import LONGEST_DELAY
 from switchgear.agent.executing import Executing, guarded
 from switchgear.contract import codec, entries, subjects
 from switchgear.contract.announcement import BreakerState
@@ -181,7 +184,7 @@ async def test_a_breaker_that_lets_probes_through_pulls_as_many_tasks_as_there_a
         more = [await on.mesh.submit("call", Text(str(n))) for n in range(9)]
         service.call = gated  # what it does from now on
         await until(lambda: gate.inside == 2)
-        await asyncio.sleep(OPEN_FOR.total_seconds())
+        await asyncio.sleep(OPEN_FOR.total_seconds() / 2)
         assert gate.entered == 2
         assert (await stands(on, "half-open")).busy == 2
         assert not any(releases(on.history(one.id)) for one in more)
@@ -206,6 +209,111 @@ async def test_a_failed_probe_is_an_attempt_as_any_other_and_opens_the_breaker_f
         assert state.until is not None
         assert state.until - state.since == timedelta(seconds=60)
         assert "1 of 1 probes failed" in state.why
+
+
+async def test_a_probe_that_hangs_does_not_keep_the_dependency_shut() -> None:
+    """Others are pulled in its place once it is late, and close the breaker; what it answers then counts no more."""
+    service, gate = Service(up=False), Gate()
+
+    async def hang_once() -> None:
+        service.calls += 1
+        if service.calls == POLICY.in_a_row + 1:
+            await gate()
+            raise OSError("gone after all")
+
+    async with stage(calling(service)) as on:
+        first = await on.mesh.submit("call", Text("a"), retry=ONE_TRY)
+        await on.reach(first.id, "released")
+        more = [await on.mesh.submit("call", Text(str(n)), retry=ONE_TRY) for n in range(5)]
+        service.call = hang_once
+        await until(lambda: gate.inside == 1)
+        await stands(on, "half-open")
+        await asyncio.sleep(OPEN_FOR.total_seconds() / 2)
+        assert service.calls == POLICY.in_a_row + 1
+        await stands(on, "closed")
+        gate.open()
+        for one in (first, *more):
+            await one.result(Text)
+        state = await stands(on, "closed")
+        assert (state.opened, state.failure_rate > 0) == (1, False)
+
+
+async def test_probes_that_hang_one_after_another_are_made_ever_more_seldom() -> None:
+    """Each takes a slot: a dependency that never answers would have all of them soon."""
+    service, gate = Service(up=False), Gate()
+
+    async def hang() -> None:
+        service.calls += 1
+        await gate()
+
+    async with stage(calling(service, concurrency=8)) as on:
+        first = await on.mesh.submit("call", Text("a"))
+        await on.reach(first.id, "released")
+        more = [await on.mesh.submit("call", Text(str(n))) for n in range(8)]
+        service.call = hang
+        begun = list[float]()
+        for count in range(1, 5):
+            await until(lambda count=count: gate.inside == count)
+            begun.append(asyncio.get_running_loop().time())
+        waits = [later - one for one, later in itertools.pairwise(begun)]
+        assert waits == pytest.approx([20, 40, 80], abs=1)
+        await asyncio.sleep(20)  # until it is announced the next time
+        assert "3 probes are late" in (await stands(on, "half-open")).why
+        gate.open()
+        for one in (first, *more):
+            await one.result(Text)
+        await stands(on, "closed")
+
+
+async def test_a_task_that_was_pulled_as_a_probe_and_does_not_ask_makes_room_for_others() -> None:
+    """It may be busy with something else for hours."""
+    service, gate = Service(up=False), Gate()
+    agent = Agent("caller", version="1.0.0")
+    agent.breaker("svc", POLICY)
+    runs = list[str]()
+
+    @step(retry=IN_PLACE, breaker="svc")
+    async def call() -> None:
+        await service.call()
+
+    @agent.capability("call")
+    async def handle(value: Text, ctx: Context) -> Text:
+        runs.append(value.text)
+        if len(runs) > 1 and value.text == runs[0]:
+            await gate()
+        await ctx.step("call", call)
+        return value
+
+    async with stage(agent) as on:
+        first = await on.mesh.submit("call", Text("a"))
+        await on.reach(first.id, "released")
+        service.up = True
+        await until(lambda: gate.inside == 1)
+        more = [await on.mesh.submit("call", Text(str(n))) for n in range(5)]
+        await asyncio.sleep(LONGEST_DELAY / 2)
+        assert service.calls == POLICY.in_a_row
+        async with asyncio.timeout(LONGEST_DELAY):
+            for one in more:
+                await one.result(Text)
+        await stands(on, "closed")
+        gate.open()
+        await first.result(Text)
+
+
+async def test_a_service_that_asks_to_wait_is_left_alone_for_so_long() -> None:
+    """Longer than the policy would; the task waits in its lane, and completes."""
+    service = Service(up=False)
+    service.error = Retryable("slow down", retry_after=100.0)
+    agent = calling(service, msgspec.structs.replace(POLICY, in_a_row=1), retry=ONE_TRY)
+    async with stage(agent) as on:
+        first = await on.mesh.submit("call", Text("a"))
+        state = await stands(on, "open")
+        assert state.until is not None
+        assert (state.until - state.since).total_seconds() == pytest.approx(100, abs=0.1)
+        assert "it asked for 100 s" in state.why
+        service.up = True
+        await first.result(Text)
+        assert service.calls == 2
 
 
 async def test_a_class_that_does_not_speak_against_the_dependency_never_opens_its_breaker() -> None:

@@ -26,6 +26,7 @@ THEIRS = Breaker(
 )
 """What their tests use; a rule for low traffic they do not have."""
 BY_COUNT = replace(THEIRS, window=5)
+ONE_PROBE = replace(THEIRS, probes=1)
 HALF_OPEN = "- - - - - =open >6 "
 """Opened by five failures, and its open time over."""
 
@@ -34,8 +35,9 @@ class Case(NamedTuple):
     """A script: what is done, and what is to be seen.
 
     `+` a call succeeds, `-` fails, `s` is slow, `S` fails slowly, `i` fails with a class that is ignored, `r` is
-    released; `a` takes a permit and keeps it, `x` is refused one; `>3` lets so many seconds pass; `open`, `close` and
-    `reset` are ordered; `=state` and `#calls,failed,slow` are what is seen then.
+    released, that which was kept last; `a` takes a permit and keeps it, `x` is refused one; `d+` and `d-` end the call
+    that was kept first; `>3` lets so many seconds pass; `open`, `close` and `reset` are ordered; `=state` and
+    `#calls,failed,slow` are what is seen then.
     """
 
     name: str
@@ -54,7 +56,7 @@ CASES = (
     Case("permits as many calls in half-open as there are probes", HALF_OPEN + "a a a a x x"),
     Case("has all probes again after it opened once more",
          HALF_OPEN + "a a - - =open >11 a a a a x x"),
-    Case("gives a released probe back", HALF_OPEN + "a a a a x r4 a x"),
+    Case("gives a released probe back", HALF_OPEN + "a a a a x r a x"),
     Case("opens again when probes fail; as soon as the others cannot change that",
          HALF_OPEN + "- =half-open - =open x"),
     Case("opens again when probes are slow", HALF_OPEN + "s =half-open s =open"),
@@ -66,6 +68,18 @@ CASES = (
     Case("ignores failures that say nothing, before it closes", HALF_OPEN + "i i i i =half-open #0,0,0 + + + =closed"),
     Case("stays open for longer each time that its probes fail",
          HALF_OPEN + "- - =open >6 x >5 - - =open >11 x >10 a =half-open"),
+    Case("waits for its probes as long as it may stay open, and then lets others through",
+         HALF_OPEN + "a a a a x >4 x >1 =half-open a a a a x =half-open"),
+    Case("waits longer for each further set of probes that does not answer, up to the longest open time",
+         HALF_OPEN + "a >5 a x >9 x >1 a x >19 x >1 a x >39 x >1 a x >59 x >1 a x >59 x >1 a", ONE_PROBE),
+    Case("gives away only the places of the probes that are late",
+         HALF_OPEN + "a >3 a a >2 a a x d- =half-open d- =open"),
+    Case("counts a late probe, as nothing was decided yet", HALF_OPEN + "a >5 a x d+ =closed #0,0,0", ONE_PROBE),
+    Case("counts a late probe for nothing once another one decided",
+         HALF_OPEN + "a >5 a r =half-open + =closed d- =closed #0,0,0", ONE_PROBE),
+    Case("does not open twice for one outage by a late probe",
+         HALF_OPEN + "a >5 - =open d- =open >9 x >1 + =closed", ONE_PROBE),
+    Case("waits for no probe that was given back", HALF_OPEN + "a r >60 a x >4 x >1 a", ONE_PROBE),
     Case("forgets its calls when it is reset", "+ - #2,1,0 reset =closed #0,0,0"),
     Case("closes when it is reset", "- - - - - =open reset =closed + #1,0,0"),
     Case("refuses while it is held open, whatever time passes", "open =forced-open x >6 x >3600 x =forced-open"),
@@ -89,7 +103,7 @@ class Play:
         self.circuit = Circuit(policy, self.now, lambda: dice, self.changes.append)
         self.kept: list[int] = []
 
-    def call(self, kind: str, error_class: str = "transient") -> None:
+    def call(self, kind: str, error_class: str = "transient", asked: float | None = None) -> None:
         """One call from its permit to its end."""
         permit = self.circuit.acquire(self.now)
         assert permit != REFUSED
@@ -97,51 +111,72 @@ class Play:
         if kind in "+s":
             self.circuit.success(permit, self.now, took)
         else:
-            self.circuit.failure(
-                permit, self.now, took, "bug" if kind == "i" else error_class, "why"
-            )
+            found = "bug" if kind == "i" else error_class
+            self.circuit.failure(permit, self.now, took, found, "why", asked)
+
+    def run(self, script: str) -> None:
+        """A whole script."""
+        for token in script.split():
+            self.do(token)
 
     def do(self, token: str) -> None:
         """One step of a script."""
-        circuit = self.circuit
         match token[0], token[1:]:
-            case ("o" | "c", _):
-                act = circuit.force_open if token == "open" else circuit.disable
-                act(self.now, "ana", "maintenance")
-            case ("r", "eset"):
-                circuit.reset(self.now, "ana", "")
+            case ("o" | "c", _) | ("r", "eset"):
+                self.order(token)
             case (("+" | "-" | "s" | "S" | "i") as kind, ""):
                 self.call(kind)
             case ("a", ""):
-                permit = circuit.acquire(self.now)
+                permit = self.circuit.acquire(self.now)
                 assert permit != REFUSED
                 self.kept.append(permit)
-            case ("r", _):
-                circuit.release(self.kept.pop())
             case ("x", ""):
-                assert circuit.acquire(self.now) == REFUSED
+                assert self.circuit.acquire(self.now) == REFUSED
+            case ("r", ""):
+                self.circuit.release(self.kept.pop())
+            case ("d", end):
+                self.end(self.kept.pop(0), end)
             case (">", seconds):
                 self.now += float(seconds)
-            case ("=", state):
-                assert circuit.state == state
-            case ("#", counts):
-                assert circuit.seen(self.now).totals == tuple(map(int, counts.split(",")))
             case _:
-                raise AssertionError(token)
+                self.see(token)
+
+    def order(self, action: str) -> None:
+        """What a person orders."""
+        circuit = self.circuit
+        if action == "reset":
+            circuit.reset(self.now, "ana", "")
+        else:
+            act = {"open": circuit.force_open, "close": circuit.disable}[action]
+            act(self.now, "ana", "maintenance")
+
+    def end(self, permit: int, end: str) -> None:
+        """A call that was kept ends."""
+        if end == "+":
+            self.circuit.success(permit, self.now, 0.1)
+        else:
+            assert end == "-"
+            self.circuit.failure(permit, self.now, 0.1, "transient", "late")
+
+    def see(self, token: str) -> None:
+        """What is to be seen."""
+        if token[0] == "=":
+            assert self.circuit.state == token[1:]
+        else:
+            assert token[0] == "#"
+            counts = tuple(map(int, token[1:].split(",")))
+            assert self.circuit.seen(self.now).totals == counts
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_cases_of_resilience4j(case: Case) -> None:
-    play = Play(case.policy)
-    for token in case.script.split():
-        play.do(token)
+    Play(case.policy).run(case.script)
 
 
 def played(policy: Breaker, script: str, dice: float = 0.0) -> Play:
     """A breaker after a script."""
     play = Play(policy, dice)
-    for token in script.split():
-        play.do(token)
+    play.run(script)
     return play
 
 
@@ -212,8 +247,7 @@ def test_open_times_grow_to_the_cap_and_begin_anew_when_it_was_well_for_long_eno
     waits: list[float] = []
 
     def open_again(script: str) -> None:
-        for token in script.split():
-            play.do(token)
+        play.run(script)
         assert play.circuit.state == "open"
         wait = play.circuit.wait(play.now)
         assert wait is not None
@@ -227,6 +261,134 @@ def test_open_times_grow_to_the_cap_and_begin_anew_when_it_was_well_for_long_eno
     open_again("+ =closed >15 - - - - -")
     open_again("reset - - - - -")
     assert waits == [5, 10, 15, 15, 5, 5]
+
+
+def test_a_verdict_counts_once() -> None:
+    """Whoever gives it twice, and whatever it says the second time."""
+    play = played(THEIRS, HALF_OPEN + "a a a a")
+    circuit, (one, two, *_) = play.circuit, play.kept
+    for _ in range(4):
+        circuit.failure(one, play.now, 0.1, "transient")
+    assert circuit.seen(play.now).totals == (1, 1, 0)
+    assert not circuit.release(one)
+    assert circuit.release(two)
+    assert not circuit.release(two)
+    circuit.success(two, play.now, 0.1)
+    assert circuit.seen(play.now).totals == (1, 1, 0)
+    assert circuit.room(play.now) == 1
+
+
+def test_who_is_told_of_a_change_finds_the_breaker_as_it_is_from_then_on() -> None:
+    """The probe that a change to half-open is for has its place already; open and closed ones know how long and why."""
+    seen: list[tuple[str, int | None, float | None, str]] = []
+
+    def look(change: Change) -> None:
+        found = circuit.seen(change.at)
+        assert (found.state, found.since, found.why) == (change.new, change.at, change.why)
+        seen.append(
+            (change.new, circuit.room(change.at), circuit.wait(change.at), found.error_class)
+        )
+
+    circuit = Circuit(replace(THEIRS, in_a_row=1, probes=2), 0.0, lambda: 0.0, look)
+    circuit.failure(circuit.acquire(0.0), 0.0, 0.1, "timeout")
+    first = circuit.acquire(5.0)
+    assert circuit.room(5.0) == 1
+    circuit.success(first, 5.0, 0.1)
+    circuit.success(circuit.acquire(5.0), 5.0, 0.1)
+    assert seen == [
+        ("open", 0, 5.0, "timeout"),
+        ("half-open", 1, None, "timeout"),
+        ("closed", None, None, ""),
+    ]
+
+
+def test_a_late_probe_that_shows_nothing_gives_no_second_place_back() -> None:
+    play = played(ONE_PROBE, HALF_OPEN + "a >5 a")
+    late, newer = play.kept
+    play.circuit.release(late)
+    play.do("x")
+    play.circuit.release(newer)
+    play.run("a x")
+
+
+def test_what_is_seen_tells_of_probes_that_do_not_answer() -> None:
+    play = played(ONE_PROBE, HALF_OPEN + "a >5")
+    assert play.circuit.seen(play.now).why == "its open time is over; 1 probe is late"
+    play.do("a")
+    play.do(">10")
+    assert play.circuit.seen(play.now).why == "its open time is over; 2 probes are late"
+
+
+def test_when_time_alone_lets_calls_through_is_told() -> None:
+    """So that whoever pulls work looks again then; None where only an answer or an order does."""
+    play = Play(ONE_PROBE)
+    due: list[float | None] = []
+    for script in ("", "- - - - -", ">2", ">3", "a", ">1", ">4", "a", "r r", "open", "close"):
+        play.run(script)
+        due.append(play.circuit.due(play.now))
+    assert due == [None, 5, 3, None, 5, 4, 10, 10, 5, None, None]
+
+
+def test_it_stays_open_for_at_least_as_long_as_a_counted_failure_asked() -> None:
+    """No shorter than by itself, no longer than the longest open time; what was asked for long ago is over."""
+
+    def opened(*asked: tuple[str, float | None], pause: float = 0.0) -> float:
+        play = Play(THEIRS)
+        for error_class, seconds in asked:
+            play.call("-", error_class, seconds)
+            play.now += pause
+        for _ in range(5 - len(asked)):
+            play.call("-")
+        wait = play.circuit.wait(play.now)
+        assert wait is not None
+        return wait
+
+    limited = "rate-limited"
+    assert opened((limited, 20.0)) == 20
+    assert opened((limited, 20.0), (limited, 12.0), (limited, None)) == 20
+    assert opened((limited, 20.0), pause=4.0) == 16
+    assert opened((limited, 20.0), pause=4.9) == pytest.approx(15.1)
+    assert opened((limited, 2.0)) == 5
+    assert opened((limited, 3600.0)) == 60
+    assert opened((limited, float("inf"))) == 60
+    assert opened((limited, float("nan"))) == 5
+    assert opened(("transient", 20.0)) == 20
+    play = Play(replace(THEIRS, minimum_calls=6))
+    play.call("-", "step", 20.0)
+    for _ in range(5):
+        play.call("-")
+    assert play.circuit.wait(play.now) == 5
+
+
+def test_a_probe_that_is_asked_to_wait_opens_it_for_so_long() -> None:
+    """And says so; once it has closed, nothing that was asked for before counts."""
+    play = played(ONE_PROBE, HALF_OPEN)
+    play.call("-", "rate-limited", 30.0)
+    seen = play.circuit.seen(play.now)
+    assert seen.until == play.now + 30
+    assert seen.why.endswith("rate-limited: why; it asked for 30 s")
+    play = played(ONE_PROBE, HALF_OPEN)
+    play.call("-", "rate-limited", 500.0)
+    play.run(">60 + =closed >61 - - - - - =open")
+    assert play.circuit.wait(play.now) == 5
+    assert "asked" not in play.circuit.seen(play.now).why
+
+
+def test_what_was_asked_for_is_spread_by_more_time_and_not_by_less() -> None:
+    """Instances that were told the same do not come back together, nor too early."""
+    for dice, seconds in ((0.0, 20.0), (0.5, 22.0), (0.999, 24.0)):
+        play = Play(replace(THEIRS, jitter=0.2), dice)
+        for _ in range(5):
+            play.call("-", "rate-limited", 20.0)
+        assert play.circuit.wait(play.now) == pytest.approx(seconds, abs=0.01)
+
+
+def test_being_asked_to_wait_opens_nothing_by_itself() -> None:
+    """A limit of one caller is no outage: the thresholds decide."""
+    play = Play(THEIRS)
+    for _ in range(4):
+        play.call("-", "rate-limited", 20.0)
+    play.do("=closed")
 
 
 @pytest.mark.parametrize(("dice", "seconds"), [(0.0, 5.0), (0.5, 4.5), (0.999, 4.001)])
@@ -253,6 +415,10 @@ def test_how_long_to_wait_and_how_many_may_pass_is_told_in_each_state() -> None:
     for _ in range(3):
         play.do("a")
     assert told() == (LOOK_AGAIN, 0)
+    play.now += 4.5
+    assert told() == (0.5, 0)
+    play.now += 0.5
+    assert told() == (None, 4)
     play.do("open")
     assert told() == (5, 0)
     play.do("close")

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import pytest_asyncio
 
-from switchgear.errors import BreakerOpen, Permanent, StepFailed, UsageError
+from switchgear.errors import BreakerOpen, Permanent, Retryable, StepFailed, UsageError
 from switchgear.resilience.breaker import Breaker
 from switchgear.resilience.classes import Verdict
 from switchgear.steps.guard import MAX_DEPENDENCIES, MAX_SHOWN, MET, UNGUARDED, Changed, Guards
@@ -451,3 +451,27 @@ async def test_a_probe_that_showed_nothing_is_told_since_another_may_take_its_pl
         permit.release()
     await fail(guards, "llm", TypeError("a bug of the caller"))
     assert told == [1, 1]
+
+
+async def test_a_call_that_is_asked_to_wait_keeps_its_breaker_open_for_so_long(
+    clock: Clock,
+) -> None:
+    """By an exception, by a verdict, and around several; what time alone lets through is due then."""
+    guards, _ = made(clock, llm=QUICK, db=QUICK, engine=QUICK)
+    assert guards.due() is None
+    await fail(guards, "llm", Retryable("busy", retry_after=70.0), 2)
+    assert guards.open_for(["llm"]) == guards.due() == timedelta(seconds=70)
+    for _ in range(2):
+        async with guards.guard("db") as permit:
+            permit.failure("rate-limited", "429", 50.0)
+
+    async def work() -> None:
+        raise StepFailed(
+            "429", key="x", error_class="rate-limited", dependency="engine", retry_after=60.0
+        )
+
+    for _ in range(2):
+        with pytest.raises(StepFailed):
+            await guards.around(["engine"], work)
+    assert guards.open_for(["db"]) == guards.due() == timedelta(seconds=50)
+    assert guards.open_for(["engine"]) == timedelta(seconds=60)
