@@ -8,13 +8,23 @@ import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, TypeVar
+
+from switchgear.steps.masking import Mask
+
+T = TypeVar("T")
 
 LIMIT = 102_399
 """Bytes of each output that an error carries, as measured."""
 SHOWN = tuple(name for name in ("/usr", "/lib", "/lib64", "/bin", "/sbin") if Path(name).is_dir())
+
+
+Ended = tuple[int, str, str]
+"""Exit code and outputs."""
 
 
 class Refused(Exception):
@@ -36,6 +46,9 @@ class Container:
     mounts: tuple[tuple[str, Path, bool], ...] = ()
     """Path inside, path of the host, whether it may be written."""
     workdir: str = "/"
+    ports: tuple[int, ...] = ()
+    services: tuple[tuple[str, str], ...] = ()
+    """Alias and id of each bound service."""
     exit_code: int = 0
     stdout: str = ""
     stderr: str = ""
@@ -54,6 +67,8 @@ class Host:
     """Where containers live, and which processes run."""
 
     folder: Path
+    hear: Callable[[str, int, bytes], None]
+    """Told each write of an execution: its span, 1 or 2, and the bytes; none of them: that output has ended."""
     running: dict[asyncio.subprocess.Process, int] = field(
         default_factory=dict[asyncio.subprocess.Process, int]
     )
@@ -64,7 +79,7 @@ class Host:
     """Executions that really began."""
     ended: int = 0
     without_shell: bool = False
-    services: dict[str, asyncio.Task[None]] = field(default_factory=dict[str, asyncio.Task[None]])
+    services: dict[str, asyncio.Task[Ended]] = field(default_factory=dict[str, asyncio.Task[Ended]])
 
     def empty(self) -> Path:
         """The root of an image."""
@@ -72,6 +87,33 @@ class Host:
         for name in ("tmp", "proc", "dev", "etc"):
             (root / name).mkdir()
         return root
+
+    async def serve(self, name: str, container: Container, argv: list[str]) -> None:
+        """Start a service, unless it runs, and wait until it listens on its ports. Raises Refused as an engine does."""
+        if name not in self.services:
+            self.services[name] = asyncio.create_task(self.run(container, argv, ""))
+        task = self.services[name]
+        while not await listening(container.ports):
+            if task.done():
+                del self.services[name]
+                raise exec_error(argv, *task.result())
+            await asyncio.sleep(0.01)
+
+    async def beside(self, container: Container, work: Coroutine[Any, Any, T]) -> T:
+        """The work, unless a bound service ends first, which ends it."""
+        bound = {self.services[name]: alias for alias, name in container.services}
+        step = asyncio.create_task(work)
+        try:
+            await asyncio.wait({step, *bound}, return_when=asyncio.FIRST_COMPLETED)
+            for service, alias in bound.items():
+                if service.done() and not service.cancelled():
+                    code = service.result()[0]
+                    how = f": exit code: {code}" if code else ""
+                    raise Refused(f"bound service x1y2 (aliased as {alias}) exited{how}")
+            return await step
+        finally:
+            step.cancel()
+            await asyncio.wait({step})
 
     async def execute(
         self, before: Container, argv: list[str], stdin: str, expect: str
@@ -85,14 +127,7 @@ class Host:
             out, err = (text.replace(secret, "***") if secret else text for text in (out, err))
         fine = code <= 127 or code >= 192
         if code and not (expect == "ANY" and fine):
-            raise Refused(
-                f"exit code: {code} [traceparent:{os.urandom(16).hex()}-{os.urandom(8).hex()}]",
-                _type="EXEC_ERROR",
-                cmd=argv,
-                exitCode=code,
-                stdout=out[-LIMIT:].rstrip("\n"),
-                stderr=err[-LIMIT:].rstrip("\n"),
-            )
+            raise exec_error(argv, code, out, err)
         return replace(after, exit_code=code, stdout=out, stderr=err)
 
     async def run(self, container: Container, argv: list[str], stdin: str) -> tuple[int, str, str]:
@@ -106,13 +141,42 @@ class Host:
             await self._ended(*await starting)
             raise
         try:
-            out, err = await process.communicate(stdin.encode())
+            out, err = await self._communicate(process, container, stdin.encode())
             self.ended += 1
         finally:
             await self._ended(process, child)
         code = process.returncode or 0
         code = 128 - code if code < 0 else code
         return code, out.decode(errors="replace"), err.decode(errors="replace")
+
+    async def _communicate(
+        self, process: asyncio.subprocess.Process, container: Container, stdin: bytes
+    ) -> tuple[bytes, bytes]:
+        """Both outputs, each heard as it comes, without secrets."""
+        span = os.urandom(8).hex()
+
+        async def read(stream: asyncio.StreamReader | None, number: int) -> bytes:
+            assert stream is not None
+            mask, whole = Mask(text for _, text in container.secrets), b""
+            while data := await stream.read(32 * 1024):
+                whole += data
+                if shown := mask.feed(data):
+                    self.hear(span, number, shown)
+            if shown := mask.close():
+                self.hear(span, number, shown)
+            self.hear(span, number, b"")
+            return whole
+
+        async def write() -> None:
+            assert process.stdin is not None
+            with suppress(ConnectionError):
+                process.stdin.write(stdin)
+                await process.stdin.drain()
+            process.stdin.close()
+
+        out, err, _ = await asyncio.gather(read(process.stdout, 1), read(process.stderr, 2), write())
+        await process.wait()
+        return out, err
 
     async def _start(
         self, container: Container, argv: list[str]
@@ -158,6 +222,31 @@ class Host:
         vars(process)["_transport"].close()
         self.running.pop(process, None)
         os.close(self.status.pop(process))
+
+
+def exec_error(argv: list[str], code: int, out: str, err: str) -> Refused:
+    """What an engine says of a command; of a service that ended well before it listened it says less."""
+    if code == 0:
+        return Refused("service exited before healthcheck")
+    return Refused(
+        f"exit code: {code} [traceparent:{os.urandom(16).hex()}-{os.urandom(8).hex()}]",
+        _type="EXEC_ERROR",
+        cmd=argv,
+        exitCode=code,
+        stdout=out[-LIMIT:].rstrip("\n"),
+        stderr=err[-LIMIT:].rstrip("\n"),
+    )
+
+
+async def listening(ports: tuple[int, ...]) -> bool:
+    """Whether a connection to each can be made: containers share the network of the host."""
+    for port in ports:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            return False
+        writer.close()
+    return True
 
 
 def _line(file: int) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import json
@@ -39,6 +38,7 @@ LEAVES = {
     "export",
     "contents",
     "version",
+    "start",
     "stop",
 }
 
@@ -115,6 +115,12 @@ class Evaluation:
         if leaf == "id":
             return encoded(recipe)
         found = await self._value(recipe)
+        if leaf == "start":
+            try:
+                await self.host.serve(encoded(recipe), *found)
+            except Refused as refused:
+                raise Failed(refused, names) from None
+            return encoded(recipe)
         if leaf == "stop":
             service = self.host.services.pop(encoded(recipe), None)
             if service is not None:
@@ -222,15 +228,13 @@ class Evaluation:
     async def _withServiceBinding(
         self, value: Container, recipe: Recipe, arguments: dict[str, Any]
     ) -> Container:
-        name = arguments["service"]
-        if name not in self.host.services:
-            container, argv = await self._value(decoded(name))
+        bound = (arguments["alias"], arguments["service"])
+        return replace(value, services=(*value.services, bound))
 
-            async def serve() -> None:
-                await self.host.run(container, argv, "")
-
-            self.host.services[name] = asyncio.ensure_future(serve())
-        return value
+    async def _withExposedPort(
+        self, value: Container, recipe: Recipe, arguments: dict[str, Any]
+    ) -> Container:
+        return replace(value, ports=(*value.ports, arguments["port"]))
 
     async def _asService(
         self, value: Container, recipe: Recipe, arguments: dict[str, Any]
@@ -244,12 +248,15 @@ class Evaluation:
             raise Refused(self.refuse)
         key = _key(value, recipe)
         if key not in self.done:
-            self.done[key] = await self.host.execute(
+            for _, name in value.services:
+                await self.host.serve(name, *await self._value(decoded(name)))
+            work = self.host.execute(
                 value,
                 arguments["args"],
                 arguments.get("stdin", ""),
                 arguments.get("expect", "SUCCESS"),
             )
+            self.done[key] = await self.host.beside(value, work)
         return self.done[key]
 
     async def _directory(self, value: Any, recipe: Recipe, arguments: dict[str, Any]) -> Path:

@@ -78,7 +78,7 @@ async def run(job: Job, streams: spawning.Streams) -> int:
         os.write(given, b"\0".join(os.fsencode(one) for one in arguments(job.sandbox, tell)))
         os.lseek(given, 0, os.SEEK_SET)
         program = spawning.Program(
-            [path() or PROGRAM, "--args", str(given), "--", *job.argv],
+            [*job.sandbox.entering, path() or PROGRAM, "--args", str(given), "--", *job.argv],
             {name: os.environ[name] for name in ("PATH",) if name in os.environ},
             stdin=job.stdin,
             limits=job.limits,

@@ -21,7 +21,9 @@ NSENTER = "nsenter"
 
 _NET = "/proc/sys/net"
 """Settings of the network that whoever reads them is in."""
-_HOLDER = f"{{ echo 0 >{_NET}/ipv4/ip_unprivileged_port_start; }} 2>&-; echo $$; exec sleep 2147483647"
+_HOLDER = (
+    f"{{ echo 0 >{_NET}/ipv4/ip_unprivileged_port_start; }} 2>&-; echo $$; exec sleep 2147483647"
+)
 """Services have no capabilities, and may listen on port 80 all the same: nobody else is in it."""
 _WORDS = 2000
 """Bytes kept of what goes wrong at the start."""

@@ -295,11 +295,6 @@ async def test_an_image_for_an_engine_is_refused_before_anything_runs(image: str
     assert "SWITCHGEAR_IMAGE_ALIASES" in error.fix
 
 
-async def test_services_are_refused_before_anything_runs() -> None:
-    spec = command("true").service("db", container("postgres:17").exec("postgres"))
-    assert "needs services" in (await failure(spec)).what
-
-
 async def test_a_spec_without_a_command_is_a_mistake() -> None:
     with pytest.raises(UsageError, match="no command"):
         await run(container("python:3.12"))

@@ -236,8 +236,8 @@ def test_what_is_no_image_is_refused_when_it_is_written() -> None:
     "foreign",
     [
         {"caches": [{"path": "/c", "name": "../../escaped"}]},
-        {"services": [{"name": "../escaped", "spec": {}}]},
-        {"services": [{"name": "db", "spec": {}, "ports": [65536]}]},
+        {"services": [{"name": "../escaped", "spec": {"commands": []}}]},
+        {"services": [{"name": "db", "spec": {"commands": []}, "ports": [65536]}]},
         {"declared_outputs": [["../escaped", "out"]]},
         {"declared_outputs": [["out", "../escaped"]]},
     ],

@@ -20,8 +20,8 @@ from switchgear.steps.executor import Health, OnLine, Unsupported
 from switchgear.steps.executors import dagger_pipeline, dagger_script
 from switchgear.steps.executors.dagger_errors import SessionFailed, facts, failed
 from switchgear.steps.executors.dagger_images import Images
-from switchgear.steps.executors.dagger_link import to_its_end
 from switchgear.steps.executors.dagger_links import Links
+from switchgear.steps.executors.dagger_service import Services
 from switchgear.steps.executors.dagger_settings import DaggerSettings
 from switchgear.steps.result import Limits, Outcome
 
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from switchgear.steps.spec import StepSpec
     from switchgear.steps.workspace import Workspace
 
-_STOPPING = 5.0
-"""Seconds to end the services of a step."""
 _OPEN_NETWORK = "the network was not cut off: an engine cannot do that for one step"
 
 
@@ -214,22 +212,23 @@ class _Step:
         """Run it. Raises what the SDK raises, TimeoutError, PullTimeout, BreakerOpen, StepFailed."""
         container = await self._base(link, self.image)
         client = link.client
-        services: list[dagger.Service] = []
+        services = Services(link, self.workspace.key, self._engine.grace)
         try:
             for service in self.spec.services:
                 image = dagger_pipeline.resolved(service.spec, self._aliases)
                 theirs = await self._base(link, image)
                 prepared = self._prepared[f"service-{service.name}"]
                 theirs = dagger_pipeline.surround(client, theirs, service.spec, prepared)
-                services.append(dagger_pipeline.service(theirs, service.spec, self._run))
-                container = container.with_service_binding(service.name, services[-1])
+                made = services.add(service, dagger_pipeline.service(theirs, service, self._run))
+                container = container.with_service_binding(service.name, made)
             container = dagger_pipeline.surround(
                 client, container, self.spec, self._prepared["step"]
             )
             after = dagger_pipeline.execution(container, self.spec, self._run)
-            return await self._executed(after)
+            await services.start()
+            return await services.during(self._executed(after))
         finally:
-            await _stop(link, services)
+            await services.stop()
 
     async def _base(self, link: Link, image: Image) -> dagger.Container:
         if image.kind == "registry" and not image.digest:
@@ -285,21 +284,6 @@ class _Step:
                 after, self.spec, frame.outputs, folder, self.workspace.key
             )
         return {name: await self.workspace.keep(name, path) for name, path in written.items()}
-
-
-async def _stop(link: Link, services: list[dagger.Service]) -> None:
-    """End services now: their processes would outlive a cancelled step until the session closes."""
-    if not services or link.lost.done():
-        return
-
-    async def stop() -> None:
-        try:
-            async with asyncio.timeout(_STOPPING):
-                await asyncio.gather(*(service.stop(kill=True) for service in services))
-        except Exception:  # noqa: BLE001  # whatever it is: only the end of the session ends them now
-            link.lose("a step's services could not be stopped")
-
-    await to_its_end(stop())
 
 
 async def _answers(engine: DaggerSettings) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from switchgear.errors import StepFailed
 from switchgear.steps import fetching, images
-from switchgear.steps.executors import dagger_script
+from switchgear.steps.executors import dagger_script, dagger_service
 from switchgear.steps.executors.dagger_script import RUN, is_volatile
 from switchgear.steps.sources import Git
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from switchgear.steps.guard import Guards
     from switchgear.steps.images import Image
     from switchgear.steps.sources import Mount
-    from switchgear.steps.spec import StepSpec
+    from switchgear.steps.spec import Service, StepSpec
     from switchgear.steps.workspace import Workspace
 
 _SHARING = {"shared": "SHARED", "private": "PRIVATE", "locked": "LOCKED"}
@@ -170,12 +170,14 @@ def execution(container: dagger.Container, spec: StepSpec, run: str) -> dagger.C
     return add(RUN, run).with_exec(argv, stdin=spec.input or "")
 
 
-def service(container: dagger.Container, spec: StepSpec, run: str) -> dagger.Service:
+def service(container: dagger.Container, service: Service, run: str) -> dagger.Service:
     """The container as a service of this run alone: an engine would let equal ones share one process."""
     container = container.with_env_variable(RUN, run)
-    if not spec.commands:
+    for port in service.ports:
+        container = container.with_exposed_port(port)
+    if not service.spec.commands:
         return container.as_service(use_entrypoint=True)
-    return container.as_service(args=dagger_script.service_argv(spec))
+    return container.as_service(args=dagger_service.argv(service))
 
 
 async def export(

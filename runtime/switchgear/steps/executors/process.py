@@ -7,7 +7,6 @@ and `spawning` start it.
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,10 +18,10 @@ from switchgear.errors import StepFailed
 from switchgear.steps import arranging, bubblewrap, caching, fetching, images, spawning
 from switchgear.steps.arranging import Cannot, Given
 from switchgear.steps.executor import Health, Unsupported
+from switchgear.steps.executors import process_services
 from switchgear.steps.result import Limits, Outcome
 from switchgear.steps.sandbox import Outside
 from switchgear.steps.sources import Git
-from switchgear.steps.spawning import Rlimit
 from switchgear.steps.workspace import forget_dead
 
 if TYPE_CHECKING:
@@ -60,14 +59,11 @@ class ProcessExecutor:
         self._probed_at = 0.0
 
     def unsupported(self, spec: StepSpec) -> Unsupported | None:
-        """Registry images, archives and services need an engine; and isolation what makes it."""
-        if spec.services:
-            return Unsupported(
-                feature="services",
-                why="only an engine runs them beside a step",
-                fix="configure an engine for the dagger executor, or drop .service()",
-            )
-        lacking = self._image(spec)
+        """Registry images and archives need an engine, and isolation what makes it."""
+        specs = (spec, *(one.spec for one in spec.services))
+        lacking = process_services.lacking(spec) or next(
+            filter(None, map(self._image, specs)), None
+        )
         if lacking is not None:
             return lacking
         if self._settings.isolation == "required" and bubblewrap.path() is None:
@@ -122,17 +118,22 @@ class ProcessExecutor:
         secrets = {one.name: workspace.secret(one) for one in spec.secrets}
         streams = spawning.Streams(spec.output_limit, on_line, secrets.values())
         mounts = await self._fetched(spec, workspace)
-        async with caching.opened(spec.caches, self._cache_root(), workspace) as caches:
+        async with (
+            caching.opened(spec.caches, self._cache_root(), workspace) as caches,
+            process_services.opened(
+                spec, workspace, self._settings, self._environ, self._fetched
+            ) as beside,
+        ):
             try:
-                given = self._given(spec, workspace, mounts, caches, secrets)
+                given = beside.joined(self._given(spec, workspace, mounts, caches, secrets))
                 arrange = arranging.on_host if why_plain else arranging.in_sandbox
                 arranged = arrange(spec, given)
-                ran = await self._run(spec, arranged, streams)
+                ran = await beside.during(self._run(spec, arranged, streams))
             except Cannot as cannot:
                 raise _invalid(workspace.key, cannot.what, cannot.fix) from cannot
             expected = not ran.timed_out and ran.code in spec.exit_codes
             outputs = await self._outputs(spec, arranged, workspace) if expected else {}
-        notes = arranged.notes
+            notes = (*arranged.notes, *(() if expected else await beside.ends()))
         return Outcome(
             exit_code=ran.code,
             stdout=streams.stdout,
@@ -183,7 +184,9 @@ class ProcessExecutor:
 
     # preparing
 
-    async def _fetched(self, spec: StepSpec, workspace: Workspace) -> dict[str, str]:
+    async def _fetched(
+        self, spec: StepSpec, workspace: Workspace, whose: str = ""
+    ) -> dict[str, str]:
         """Where the host has what the spec mounts, by its path inside."""
         limit = None if spec.time_limit is None else spec.time_limit.total_seconds()
         found: dict[str, str] = {}
@@ -191,7 +194,9 @@ class ProcessExecutor:
         try:
             async with timer:
                 for number, mount in enumerate(spec.mounts):
-                    found[mount.path] = await fetching.place(mount, f"mount-{number}", workspace)
+                    found[mount.path] = await fetching.place(
+                        mount, f"{whose}mount-{number}", workspace
+                    )
         except TimeoutError:
             if not timer.expired():
                 raise
@@ -263,7 +268,7 @@ class ProcessExecutor:
         stdin: str | None,
         streams: spawning.Streams,
     ) -> int:
-        rlimits = _rlimits(spec)
+        rlimits = spawning.rlimits(spec)
         try:
             if arranged.sandbox is not None:
                 job = bubblewrap.Job(arranged.sandbox, argv, stdin, rlimits)
@@ -302,21 +307,6 @@ class ProcessExecutor:
                 )
             kept[name] = await workspace.keep(name, file)
         return kept
-
-
-def _rlimits(spec: StepSpec) -> list[Rlimit]:
-    limits: list[Rlimit] = []
-    if spec.memory_limit is not None:
-        limits.append(Rlimit("as", spec.memory_limit, spec.memory_limit))
-    if spec.cpu_limit is not None:
-        seconds = math.ceil(spec.cpu_limit.total_seconds())
-        # The soft limit's own signal tells why; at the hard one the kernel only kills.
-        limits.append(Rlimit("cpu", seconds, seconds + 1))
-    if spec.file_limit is not None:
-        limits.append(Rlimit("fsize", spec.file_limit, spec.file_limit))
-    if spec.open_limit is not None:
-        limits.append(Rlimit("nofile", spec.open_limit, spec.open_limit))
-    return limits
 
 
 def _invalid(key: str, why: str, fix: str) -> StepFailed:

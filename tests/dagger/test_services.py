@@ -1,0 +1,106 @@
+"""Services beside a step in an engine: when the step may begin, and what is told when one fails."""
+
+from __future__ import annotations
+
+import socket
+from datetime import timedelta
+
+import pytest
+
+from switchgear.errors import ServiceFailed
+from switchgear.steps.spec import StepSpec, container
+from tests.dagger.engine import Engine
+from tests.dagger.steps import IMAGE, Bench, shell, until
+
+LISTEN = """
+import socket, sys, time
+time.sleep(float(sys.argv[2]))
+print("about to listen", file=sys.stderr, flush=True)
+server = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+time.sleep(1000)
+"""
+MEET = "import socket, sys; socket.create_connection(('127.0.0.1', int(sys.argv[1]))); print('met')"
+"""Once, without a second try."""
+
+
+@pytest.fixture
+def port() -> int:
+    """One that nobody has: the fake engine's containers share the network of the host."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def python(text: str, *args: object) -> StepSpec:
+    return container(IMAGE).exec("/usr/bin/python3", "-c", text, *map(str, args))
+
+
+async def test_a_step_begins_when_its_service_listens(
+    bench: Bench, engine: Engine, port: int
+) -> None:
+    spec = python(MEET, port).service("db", python(LISTEN, port, 0.5), ports=[port])
+    assert (await bench.run(spec)).stdout == "met\n"
+    assert any("withExposedPort" in query for query in engine.queries)
+    await until(lambda: not engine.host.running)
+
+
+async def test_a_service_that_never_listens_is_ended_within_its_time_and_named(
+    bench: Bench, engine: Engine, port: int
+) -> None:
+    deaf = shell("echo cannot bind >&2; exec sleep 1000")
+    spec = shell("true").service("db", deaf, ports=[port], start=timedelta(seconds=1))
+    error = await bench.failure(spec)
+    assert isinstance(error, ServiceFailed)
+    assert (error.error_class, error.outcome_known) == ("timeout", True)
+    assert f"service db did not listen on port {port} within 1 s" in error.what
+    assert "cannot bind" in error.why
+    assert error.executor == "dagger"
+    await until(lambda: not engine.host.running)
+    assert engine.host.started == 1  # the step did not run
+    assert bench.executor.links.current is not None  # nothing against the session
+    assert (await bench.run(shell("echo on"))).stdout == "on\n"
+
+
+async def test_a_service_that_ends_before_it_listens_is_told_with_its_last_words(
+    bench: Bench, port: int
+) -> None:
+    broken = shell("echo no such config >&2; exit 3")
+    error = await bench.failure(shell("true").service("db", broken, ports=[port]))
+    assert isinstance(error, ServiceFailed)
+    assert (error.error_class, error.outcome_known, error.exit_code) == ("step", True, 3)
+    assert "service db ended with exit code 3 before the step began" in error.what
+    assert "no such config" in error.why
+
+
+async def test_a_service_that_ends_well_before_it_listens_has_failed_too(
+    bench: Bench, port: int
+) -> None:
+    error = await bench.failure(shell("true").service("db", shell("true"), ports=[port]))
+    assert "service db ended with exit code 0 before the step began" in error.what
+
+
+async def test_a_service_that_ends_while_the_step_runs_ends_the_step_and_says_so(
+    bench: Bench, engine: Engine
+) -> None:
+    """What it wrote, an engine keeps to itself."""
+    dies = shell("sleep 0.3; exit 4")
+    error = await bench.failure(container(IMAGE).exec("sleep", "1000").service("db", dies))
+    assert isinstance(error, ServiceFailed)
+    assert (error.error_class, error.outcome_known, error.exit_code) == ("step", False, 4)
+    assert "service db ended with exit code 4 while the step ran" in error.what
+    await until(lambda: not engine.host.running)
+
+
+async def test_an_image_of_a_service_without_a_shell_is_a_mistake_of_the_spec(
+    bench: Bench, engine: Engine, port: int
+) -> None:
+    engine.host.without_shell = True
+    error = await bench.failure(shell("true").service("db", shell("true"), ports=[port]))
+    assert isinstance(error, ServiceFailed)
+    assert error.error_class == "invalid"
+
+
+async def test_a_service_may_begin_with_other_commands(bench: Bench, port: int) -> None:
+    serve = container(IMAGE).exec("sh", "-c", "echo made >/tmp/file")
+    serve = serve.exec("/usr/bin/python3", "-c", f"open('/tmp/file')\n{LISTEN}", str(port), "0")
+    spec = python(MEET, port).service("db", serve, ports=[port])
+    assert (await bench.run(spec)).stdout == "met\n"
