@@ -90,6 +90,33 @@ async def test_only_steps_that_pull_are_calls_to_a_registry(
     assert (calls(guards, HOST), calls(guards, "dagger")) == ((1, 0.0), (3, 0.0))
 
 
+async def test_steps_that_want_the_same_image_at_once_share_one_pull(
+    make_bench: MakeBench, guards: Guards, engine: Engine
+) -> None:
+    bench = make_bench(guards=guards, concurrency=8)
+    engine.evaluation.registries["registry.example"] = "hang"
+    steps = [bench.begin(shell("true")) for _ in range(4)]
+    await until(lambda: bool(engine.evaluation.pulls))
+    engine.evaluation.registries.clear()
+    steps[0].cancel()  # whoever pulled may leave: the next one does it
+    await asyncio.wait(steps)
+    assert [step.result().exit_code for step in steps[1:]] == [0] * 3
+    assert engine.evaluation.pulls == [IMAGE] * 2
+    assert (calls(guards, HOST), engine.host.started) == ((1, 0.0), 3)
+
+
+async def test_a_pull_that_hangs_is_not_tried_by_each_step_that_waits_for_it(
+    make_bench: MakeBench, guards: Guards, engine: Engine
+) -> None:
+    engine.evaluation.registries["registry.example"] = "hang"
+    guards.command(HOST, "close", "ana", "")  # or the second failure would open it
+    bench = make_bench(guards=guards, concurrency=8, pull_timeout=timedelta(milliseconds=400))
+    ended = await asyncio.gather(*(bench.failure(shell("true")) for _ in range(6)))
+    assert {one.error_class for one in ended} == {"timeout"}
+    assert {one.dependency for one in ended} == {HOST}
+    assert 0 < calls(guards, HOST)[0] < 6
+
+
 async def test_a_step_that_fails_after_its_pull_is_no_call_to_a_registry(
     guarded: Bench, guards: Guards
 ) -> None:

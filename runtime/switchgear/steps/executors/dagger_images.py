@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from switchgear.resilience.dagger_failures import dagger_verdict
 from switchgear.steps.executors import dagger_pipeline
@@ -33,12 +36,31 @@ class Images:
         self._links = links
         self._limit = limit.total_seconds()
         self._guards = guards
+        self._locks: WeakValueDictionary[tuple[str, ...], asyncio.Lock] = WeakValueDictionary()
 
     async def get(self, link: Link, image: Image) -> Container:
         """The image, there. Raises BreakerOpen where a pull is needed and refused, PullTimeout, what the SDK raises."""
         key = dagger_pipeline.image_key(image)
-        if key is not None and key in link.images:
-            return link.images[key]
+        if key is None:
+            return await self._there(link, image)
+        if key not in link.images:
+            async with self._turn(key, image):
+                if key not in link.images:
+                    link.images[key] = await self._pulled(link, image)
+        return link.images[key]
+
+    @asynccontextmanager
+    async def _turn(self, key: tuple[str, ...], image: Image) -> AsyncGenerator[None]:
+        """One step after the other: who waits finds the image there, or tries itself."""
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        async with self._limited(image):
+            await lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    async def _pulled(self, link: Link, image: Image) -> Container:
         kept = self._links.kept
         try:
             if self._guards is None or not image.host or image.text in kept:
@@ -52,8 +74,6 @@ class Images:
             if len(kept) >= _MOST:
                 kept.clear()
             kept.add(image.text)
-        if key is not None:
-            link.images[key] = container
         return container
 
     async def _guarded(self, guards: Guards, link: Link, image: Image) -> Container:
@@ -71,8 +91,13 @@ class Images:
                 raise
 
     async def _there(self, link: Link, image: Image) -> Container:
+        async with self._limited(image):
+            return await dagger_pipeline.base(link.client, image).sync()
+
+    @asynccontextmanager
+    async def _limited(self, image: Image) -> AsyncGenerator[None]:
         try:
             async with asyncio.timeout(self._limit):
-                return await dagger_pipeline.base(link.client, image).sync()
+                yield
         except TimeoutError:
             raise PullTimeout(f"{image.text} did not come within {self._limit:g} s") from None
