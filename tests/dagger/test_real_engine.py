@@ -24,8 +24,10 @@ import pytest
 import pytest_asyncio
 from msgspec.structs import replace
 
+from switchgear.clock import SYSTEM
 from switchgear.steps.executors.dagger import DaggerExecutor
 from switchgear.steps.executors.dagger_settings import DaggerSettings
+from switchgear.steps.guard import Guards
 from switchgear.steps.settings import StepSettings
 from switchgear.steps.spec import StepSpec, container
 from tests.dagger.steps import Bench, alive
@@ -64,12 +66,14 @@ def python(text: str) -> StepSpec:
 async def make_bench() -> AsyncIterator[Make]:
     async with contextlib.AsyncExitStack() as stack:
 
-        def make(*, environ: dict[str, str] | None = None, **changes: Any) -> Bench:
+        def make(
+            *, environ: dict[str, str] | None = None, guards: Guards | None = None, **changes: Any
+        ) -> Bench:
             own = {**os.environ, "_EXPERIMENTAL_DAGGER_RUNNER_HOST": RUNNER, **(environ or {})}
             loaded = replace(DaggerSettings.load(own), provided=None, **changes)
-            executor = DaggerExecutor(StepSettings(), loaded)
+            executor = DaggerExecutor(StepSettings(), loaded, guards)
             stack.push_async_callback(executor.close)
-            return Bench(executor, own)
+            return Bench(executor, own, guards)
 
         yield make
 
@@ -266,11 +270,17 @@ async def test_a_cache_is_kept_between_steps(bench: Bench) -> None:
     assert [(await bench.run(spec)).stdout for _ in range(2)] == ["", "x\n"]
 
 
-async def test_a_registry_that_cannot_be_reached_speaks_against_the_registry(bench: Bench) -> None:
+async def test_a_registry_that_cannot_be_reached_speaks_against_the_registry(
+    make_bench: Make,
+) -> None:
+    guards = Guards({}, monotonic=asyncio.get_running_loop().time, dice=lambda: 0.5)
+    bench = make_bench(guards=guards)
     failed = await bench.failure(container("127.0.0.1:1/x/y:1").exec("true"))
     assert (failed.error_class, failed.outcome_known) == ("transient", True)
     assert failed.dependency == "registry:127.0.0.1:1"
     assert (await bench.run(shell("echo on"))).stdout == "on\n"
+    rates = {one.dependency: one.failure_rate for one in guards.snapshot(SYSTEM.now())}
+    assert (rates["registry:127.0.0.1:1"], rates["dagger"]) == (1.0, 0.0)
 
 
 async def test_a_cli_that_is_killed_in_a_step_is_replaced(bench: Bench) -> None:
