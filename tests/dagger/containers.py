@@ -174,7 +174,9 @@ class Host:
                 await process.stdin.drain()
             process.stdin.close()
 
-        out, err, _ = await asyncio.gather(read(process.stdout, 1), read(process.stderr, 2), write())
+        out, err, _ = await asyncio.gather(
+            read(process.stdout, 1), read(process.stderr, 2), write()
+        )
         await process.wait()
         return out, err
 

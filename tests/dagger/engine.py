@@ -17,6 +17,7 @@ from typing import Any, Self
 from tests.dagger.containers import Host
 from tests.dagger.evaluation import SESSION, Evaluation
 from tests.dagger.schema import introspection
+from tests.dagger.telemetry import Logs
 
 Reply = tuple[int, bytes]
 """Status and body."""
@@ -57,7 +58,8 @@ class Engine:
     port: int = 0
 
     def __post_init__(self) -> None:
-        self.host = Host(self.folder)
+        self.logs = Logs()
+        self.host = Host(self.folder, self._written)
         self.evaluation = Evaluation(self.host, lambda: self.environ, hang=self._for_ever)
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
@@ -127,6 +129,8 @@ class Engine:
             first = await reader.readline()
             if first.startswith(b"SESSION"):
                 await self._session(reader, writer)
+            if first.startswith(b"GET /v1/logs "):
+                await self._logs(reader, writer)
             while first.startswith(b"POST"):
                 if not await self._answer(reader, writer):
                     break
@@ -145,12 +149,25 @@ class Engine:
         await reader.read()
         self.sessions.pop(token, None)
 
+    def _written(self, span: str, stream: int, data: bytes) -> None:
+        self.logs.write(SESSION.get(), span, stream, data)
+
+    async def _logs(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        headers = await _headers(reader)
+        session = self._asker(headers)
+        if session is None:
+            writer.write(b"HTTP/1.0 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
+            return
+        await self.logs.serve(session, int(headers.get("x-last-event-id") or 0), reader, writer)
+
+    def _asker(self, headers: dict[str, str]) -> str | None:
+        """Whose request it is; None: of nobody who may ask."""
+        token = base64.b64decode(headers.get("authorization", "Basic ").partition(" ")[2]).decode()
+        return token if token.removesuffix(":") in self.sessions else None
+
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Answer one request; False: the connection is over."""
-        headers: dict[str, str] = {}
-        while (line := (await reader.readline()).strip()) != b"":
-            name, _, value = line.decode().partition(":")
-            headers[name.lower()] = value.strip()
+        headers = await _headers(reader)
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         text = json.loads(body)["query"]
         self.traceparents.append(headers.get("traceparent", ""))
@@ -175,8 +192,8 @@ class Engine:
 
     async def _reply(self, text: str, headers: dict[str, str]) -> Reply | None:
         """What to answer; None: nothing, the connection is cut."""
-        token = base64.b64decode(headers.get("authorization", "Basic ").partition(" ")[2]).decode()
-        if token.removesuffix(":") not in self.sessions:
+        token = self._asker(headers)
+        if token is None:
             return 401, b"not authorised"
         SESSION.set(token)  # each request is a task of its own
         if "__schema" in text:
@@ -201,6 +218,14 @@ class Engine:
                 pass
         data = fault.body if isinstance(fault.body, bytes) else json.dumps(fault.body).encode()
         return fault.status, data
+
+
+async def _headers(reader: asyncio.StreamReader) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    while (line := (await reader.readline()).strip()) != b"":
+        name, _, value = line.decode().partition(":")
+        headers[name.lower()] = value.strip()
+    return headers
 
 
 def error(message: str, *path: str, **extensions: object) -> dict[str, Any]:

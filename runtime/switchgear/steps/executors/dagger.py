@@ -2,7 +2,7 @@
 
 Above: the runner, which asks the engine's breaker first. Below: `dagger_links` (the shared session), `dagger_images`
 (pulls, under the breakers of registries), `dagger_pipeline` (spec to SDK calls), `dagger_script` (what runs inside),
-`dagger_errors` (what failures mean).
+`dagger_lines` (what it tells meanwhile), `dagger_errors` (what failures mean).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import importlib.util
 import os
 import secrets
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,7 +21,9 @@ from switchgear.steps.executor import Health, OnLine, Unsupported
 from switchgear.steps.executors import dagger_pipeline, dagger_script
 from switchgear.steps.executors.dagger_errors import SessionFailed, facts, failed
 from switchgear.steps.executors.dagger_images import Images
+from switchgear.steps.executors.dagger_lines import Lines
 from switchgear.steps.executors.dagger_links import Links
+from switchgear.steps.executors.dagger_script import UNHEARD
 from switchgear.steps.executors.dagger_service import Services
 from switchgear.steps.executors.dagger_settings import DaggerSettings
 from switchgear.steps.result import Limits, Outcome
@@ -104,13 +107,12 @@ class DaggerExecutor:
         """Run it. Raises StepFailed, BreakerOpen before it runs."""
         known = {} if self._engine.provided else dict(self._engine.environ)
         prepared = await dagger_pipeline.prepare(spec, workspace, known, self._guards)
+        lines = Lines(on_line, [workspace.secret(one) for one in spec.secrets])
         async with self._slots:
             try:
-                outcome = await self._try(spec, prepared, workspace, last=False)
+                return await self._try(spec, prepared, workspace, lines, last=False)
             except _Again:
-                outcome = await self._try(spec, prepared, workspace, last=True)
-        _tell(outcome, on_line)
-        return outcome
+                return await self._try(spec, prepared, workspace, lines, last=True)
 
     async def health(self) -> Health:
         """Whether the engine answers now."""
@@ -133,12 +135,13 @@ class DaggerExecutor:
         spec: StepSpec,
         prepared: Mapping[str, dagger_pipeline.Prepared],
         workspace: Workspace,
+        lines: Lines,
         *,
         last: bool,
     ) -> Outcome:
         image = dagger_pipeline.resolved(spec, self._settings.aliases)
         aliases = self._settings.aliases
-        step = _Step(self._engine, aliases, self._images, spec, image, prepared, workspace)
+        step = _Step(self._engine, aliases, self._images, spec, image, prepared, workspace, lines)
         link: Link | None = None
         try:
             async with self._links.use() as link:
@@ -187,6 +190,7 @@ class _Step:
         image: Image,
         prepared: Mapping[str, dagger_pipeline.Prepared],
         workspace: Workspace,
+        lines: Lines,
     ) -> None:
         """`prepared`: of the step, and of each of its services."""
         self.spec = spec
@@ -205,7 +209,8 @@ class _Step:
         limit = spec.time_limit
         self._longest = None if limit is None else (limit + engine.grace).total_seconds()
         """Seconds for the engine to run the step, and again to export what it leaves."""
-        self._run = secrets.token_hex(8)
+        self._lines = lines
+        self._run = ("" if lines.live else UNHEARD) + secrets.token_hex(8)
         self._notes: list[str] = [] if spec.networked else [_OPEN_NETWORK]
 
     async def run(self, link: Link) -> Outcome:
@@ -226,7 +231,7 @@ class _Step:
             )
             after = dagger_pipeline.execution(container, self.spec, self._run)
             await services.start()
-            return await services.during(self._executed(after))
+            return await services.during(self._executed(after, self._heard(link)))
         finally:
             await services.stop()
 
@@ -238,18 +243,25 @@ class _Step:
         self.pulling = ""
         return container
 
-    async def _executed(self, after: dagger.Container) -> Outcome:
+    def _heard(self, link: Link) -> AbstractContextManager[None]:
+        return link.output.heard(self._run, self._lines.feed) if self._lines.live else nullcontext()
+
+    async def _executed(
+        self, after: dagger.Container, heard: AbstractContextManager[None]
+    ) -> Outcome:
         import dagger
 
         loop = asyncio.get_running_loop()
         began = loop.time()
         self.begun = True
         try:
-            async with asyncio.timeout(self._longest):
-                frame = dagger_script.parse(self.spec, await after.stdout())
+            with heard:
+                async with asyncio.timeout(self._longest):
+                    frame = dagger_script.parse(self.spec, await after.stdout())
         except dagger.ExecError as error:
             frame = self._frame_of(error)
         self.ran = True
+        self._lines.end((frame.stdout, frame.stderr), frame.lines)
         took = timedelta(seconds=loop.time() - began)
         good = not frame.timed_out and frame.exit_code in self.spec.exit_codes
         kept = await self._outputs(after, frame) if good and self.spec.declared_outputs else {}
@@ -352,12 +364,3 @@ def _limits(spec: StepSpec) -> Limits:
         memory="" if spec.memory_limit is None else "address-space",
         cpu="" if spec.cpu_limit is None else "cpu-time",
     )
-
-
-def _tell(outcome: Outcome, on_line: OnLine | None) -> None:
-    """Hand on the lines of both outputs, which an engine gives only when the step has ended."""
-    if on_line is None:
-        return
-    for stream, text in (("stdout", outcome.stdout), ("stderr", outcome.stderr)):
-        for line in text.splitlines():
-            on_line(stream, line)

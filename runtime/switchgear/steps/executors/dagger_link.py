@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from switchgear.steps.executors.dagger_errors import SessionLost
+from switchgear.steps.executors.dagger_output import Output
 from switchgear.steps.executors.dagger_session import CliSession
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class Link:
         """Images that are there already, in this session."""
         self.lost: asyncio.Future[SessionLost] = asyncio.get_running_loop().create_future()
         """Why it is of no use any more, once it is."""
+        self.output = Output(*address)
+        """What runs in it tells while it runs."""
         self._connection = connection
         self._cli = cli
         self._address = address
@@ -123,6 +126,7 @@ class Link:
         try:
             with suppress(Exception):  # a connection that cannot be closed is as good as closed
                 async with asyncio.timeout(_CLOSING):
+                    await self.output.close()
                     await self._connection.close()
         finally:
             if self._cli is not None:

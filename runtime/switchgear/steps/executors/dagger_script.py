@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from msgspec.structs import replace
 
 from switchgear import ids
+from switchgear.steps.executors.dagger_lines import FOLLOW, FOLLOWED
 
 if TYPE_CHECKING:
     from switchgear.steps.spec import StepSpec
 
 RUN = "SWITCHGEAR_RUN"
 """Variable that differs in each run: part of what the engine compares, unless the step may come from its cache."""
+UNHEARD = "-"
+"""How the name of a run begins whose lines nobody is sent while it runs."""
 
 _BEGIN = """\
 r=${SWITCHGEAR_RUN-}; m=@MARK@; t=; p=; c=0; b=; f=
@@ -38,21 +41,22 @@ case $c in @CODES@) ;; *) break;; esac
 # Each program that is started costs a millisecond or more, so none is for what is empty.
 _END = """\
 read -r f x 2>/dev/null </proc/uptime
-so=0; se=0; y=
-[ ! -s "$o" ] || so=$(($(wc -c <"$o"))); [ ! -s "$e" ] || se=$(($(wc -c <"$e")))
+@FOLLOWED@so="0 0"; se="0 0"; y=
+[ ! -s "$o" ] || so=$(wc -lc <"$o"); [ ! -s "$e" ] || se=$(wc -lc <"$e")
 @OUTPUTS@
 k=1; [ -n "$t" ] || case $c in @CODES@) k=;; esac
 z="$m $c ${t:-0} ${b:--} ${f:--} $so $se ${r:--} ${y:--}"
-[ $so = 0 ] || tail -c @LIMIT@ "$o"
-if [ -n "$k" ] && [ @REUSABLE@ = 1 ]; then [ $se = 0 ] || tail -c @LIMIT@ "$e" >&2; x=1
-else printf '\\n%s:e\\n' "$m"; [ $se = 0 ] || tail -c @LIMIT@ "$e"; x=0; fi
+[ ! -s "$o" ] || tail -c @LIMIT@ "$o"
+x=0; [ -z "$k" ] || [ @REUSABLE@ = 0 ] || { x=1; exec 4>&1 >&2; }
+printf '\\n%s:e\\n' "$m"; [ ! -s "$e" ] || tail -c @LIMIT@ "$e"
+[ $x = 0 ] || { printf .; exec >&4; }
 printf '\\n%s\\n' "$z"; @CLEAN@exit $x
 """
 _OUTPUT = "if [ -d @PATH@ ]; then y=${y}d; elif [ -f @PATH@ ]; then y=${y}f; else y=${y}-; fi"
 
 Kind = Literal["directory", "file", "missing"]
 _KINDS: dict[str, Kind] = {"d": "directory", "f": "file", "-": "missing"}
-_FIELDS = 9
+_FIELDS = 11
 _KILLED = 137
 
 
@@ -65,6 +69,8 @@ class Frame(NamedTuple):
     stderr: str
     truncated: int
     """Bytes that were cut off both outputs together."""
+    lines: tuple[int, int]
+    """Ends of lines in each output, also in what was cut off."""
     duration: timedelta | None
     """None where the image has no /proc."""
     run: str
@@ -98,7 +104,7 @@ def script(spec: StepSpec) -> str:
     if spec.time_limit is not None:
         seconds = spec.time_limit.total_seconds()
         parts.append(_filled(_WATCH, SECONDS=f"{seconds:g}", WHOLE=str(math.ceil(seconds))))
-    parts.append("while :; do\n")
+    parts += [FOLLOW, "while :; do\n"]
     for number, argv in enumerate(spec.commands):
         reads = number == last and spec.input is not None
         parts.append(
@@ -118,6 +124,7 @@ def script(spec: StepSpec) -> str:
     parts.append(
         _filled(
             _END,
+            FOLLOWED=FOLLOWED,
             OUTPUTS=outputs,
             CODES=codes,
             LIMIT=str(spec.output_limit),
@@ -136,9 +143,11 @@ def parse(spec: StepSpec, stdout: str, stderr: str | None = None) -> Frame:
     fields = f"{name} {trailer}".split()
     if not found or len(fields) != _FIELDS:
         raise Unframed(stdout[-500:])
-    _, code, late, begun, ended, out, err, run, kinds = fields
+    _, code, late, begun, ended, out_lines, out, err_lines, err, run, kinds = fields
     if stderr is None:
         body, _, stderr = body.rpartition(f"\n{name}:e\n")
+    else:  # behind what was sent while it ran; and an engine leaves out the end of the last line
+        stderr = stderr.rpartition(f"\n{name}:e\n")[2].removesuffix(".")
     limit = spec.output_limit
     return Frame(
         exit_code=_KILLED if late == "1" else int(code),
@@ -146,16 +155,11 @@ def parse(spec: StepSpec, stdout: str, stderr: str | None = None) -> Frame:
         stdout=_whole(body, cut=int(out) > limit),
         stderr=_whole(stderr, cut=int(err) > limit),
         truncated=max(0, int(out) - limit) + max(0, int(err) - limit),
+        lines=(int(out_lines), int(err_lines)),
         duration=None if "-" in {begun, ended} else _between(begun, ended),
         run="" if run == "-" else run,
         outputs=tuple(_KINDS[one] for one in kinds) if spec.declared_outputs else (),
     )
-
-
-def service_argv(spec: StepSpec) -> list[str]:
-    """How a service is started: its last command takes the shell's place."""
-    *before, last = (shlex.join(argv) for argv in spec.commands)
-    return ["sh", "-c", " && ".join([*before, f"exec {last}"])]
 
 
 def _between(begun: str, ended: str) -> timedelta:
