@@ -16,10 +16,14 @@ from switchgear.lifecycle.history import History, fold
 
 TRIES = 100
 """Refusals of one append in a row before its sender gives up."""
+_EXPIRES = "deadline"
+"""The reason that makes the end `expired`: a coordinator's, once the deadline has passed."""
 
 
 async def request_cancel(bus: Bus, clock: Clock, scope: str, reason: str) -> bool:
     """Ask for the task's end. False where it had ended, or was being cancelled before. Raises Unavailable."""
+    if reason == _EXPIRES:
+        reason = f"{reason}, as somebody asked"
 
     def make(history: History) -> entries.Entry | None:
         if not history.is_open or history.cancelling is not None:

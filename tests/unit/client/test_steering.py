@@ -89,6 +89,17 @@ async def test_a_cancelled_task_ends_as_cancelled_with_its_reason() -> None:
         assert (await handle.status()).state == "cancelled"
 
 
+async def test_whoever_cancels_for_a_deadline_does_not_make_the_task_expire() -> None:
+    """That word alone is a coordinator's reason: only a deadline that has passed ends a task as expired."""
+    gate = Gate()
+    async with stage(worker(gate)) as on:
+        handle = await on.mesh.submit("hold", Text("x"))
+        await until(lambda: gate.inside == 1)
+        assert await handle.cancel("deadline")
+        with pytest.raises(TaskCancelled, match="deadline"):
+            await handle.result()
+
+
 async def test_a_cancel_of_what_was_never_submitted_is_not_found() -> None:
     async with stage() as on:
         with pytest.raises(NotFound):
