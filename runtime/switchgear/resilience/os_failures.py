@@ -31,6 +31,7 @@ _BY_ERRNO: dict[int, Verdict] = {
     errno.EROFS: _READ_ONLY,
     errno.EMFILE: _FILES,
     errno.ENFILE: _FILES,
+    -1: _FILES,  # what uvloop makes of a socketpair that was refused
     errno.ENOMEM: _MEMORY,
     errno.EAGAIN: _PROCESSES,
     errno.EACCES: _DENIED,

@@ -10,11 +10,14 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from switchgear.resilience.classes import DISK, Verdict
+from switchgear.resilience.os_failures import shortage, shortage_told
 from switchgear.steps import processes, spawning
 from switchgear.steps.sandbox import PACKAGE, PROGRAM, Sandbox, arguments
 
@@ -25,6 +28,7 @@ _GONE = 2.0
 """Seconds to wait for the last process of a sandbox, which the kernel is ending."""
 _STATUS = 64 * 1024
 """Bytes of status records at most."""
+_FROM_OUTSIDE = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM})
 _PROBE = 5.0
 """Seconds that the probe may take."""
 
@@ -71,12 +75,10 @@ async def run(job: Job, streams: spawning.Streams) -> int:
     """
     told = len(streams.stderr)
     with ExitStack() as stack:
-        given = os.memfd_create("switchgear-step", os.MFD_CLOEXEC)
-        stack.callback(os.close, given)
-        status, tell = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        stack.callback(os.close, status)
-        os.write(given, b"\0".join(os.fsencode(one) for one in arguments(job.sandbox, tell)))
-        os.lseek(given, 0, os.SEEK_SET)
+        try:
+            given, status, tell = _channels(job, stack)
+        except OSError as error:
+            raise spawning.NotStarted(error.strerror or str(error)) from error
         program = spawning.Program(
             [*job.sandbox.entering, path() or PROGRAM, "--args", str(given), "--", *job.argv],
             {name: os.environ[name] for name in ("PATH",) if name in os.environ},
@@ -86,14 +88,28 @@ async def run(job: Job, streams: spawning.Streams) -> int:
             hunted=False,
         )
         try:
-            await spawning.run(program, streams)
+            code = await spawning.run(program, streams)
         finally:
             os.close(tell)
             records = _records(status)
             await _gone(records.child)
-    if records.exit_code is None:
-        raise NotRun(streams.stderr[told:].strip() or "bwrap ended without a word")
-    return records.exit_code
+    if records.exit_code is not None:
+        return records.exit_code
+    if records.child is not None and -code in _FROM_OUTSIDE:
+        # bwrap itself was killed, and its sandbox with it: the command may have run
+        return 128 - code
+    raise NotRun(streams.stderr[told:].strip() or "bwrap ended without a word")
+
+
+def _channels(job: Job, stack: ExitStack) -> tuple[int, int, int]:
+    """Open files: with the arguments, and both ends of the pipe for the records. Raises OSError."""
+    given = os.memfd_create("switchgear-step", os.MFD_CLOEXEC)
+    stack.callback(os.close, given)
+    status, tell = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    stack.callback(os.close, status)
+    os.write(given, b"\0".join(os.fsencode(one) for one in arguments(job.sandbox, tell)))
+    os.lseek(given, 0, os.SEEK_SET)
+    return given, status, tell
 
 
 def _records(status: int) -> _Record:
@@ -122,8 +138,17 @@ async def _gone(child: int | None) -> None:
         await asyncio.sleep(0.001)
 
 
+def lacking(error: NotRun) -> Verdict | None:
+    """What the host ran out of, if that is what bwrap says; its "no space" is a limit of namespaces or mounts."""
+    found = shortage_told(str(error))
+    return None if found is None or found.dependency == DISK else found
+
+
 async def probe() -> str:
-    """Why bwrap cannot make a sandbox here; empty where it can."""
+    """Why bwrap cannot make a sandbox here; empty where it can.
+
+    Raises NotRun or spawning.NotStarted where the host ran out of something: that says nothing of sandboxes.
+    """
     if path() is None:
         return f"{PACKAGE} is not installed"
     streams = spawning.Streams(2000, None)
@@ -131,8 +156,12 @@ async def probe() -> str:
         async with asyncio.timeout(_PROBE):
             await run(Job(_PROBED, ["/true"]), streams)
     except NotRun as error:
+        if lacking(error) is not None:
+            raise
         return "" if "execvp" in str(error) else f"bwrap says: {error}"
     except (TimeoutError, spawning.NotStarted) as error:
+        if error.__cause__ is not None and shortage(error.__cause__) is not None:
+            raise
         return f"bwrap cannot be started: {error}"
     return ""
 

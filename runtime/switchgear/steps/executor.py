@@ -51,7 +51,7 @@ class Executor(Protocol):
         ...
 
     def dependencies(self, spec: StepSpec) -> tuple[str, ...]:
-        """What the step needs beside this host, a name for each breaker: `dagger`, `registry:docker.io`."""
+        """What the step needs, a name for each breaker: `dagger`, `registry:docker.io`, `resource:disk`."""
         ...
 
     async def execute(

@@ -111,6 +111,7 @@ def test_an_end_is_told_in_words() -> None:
         (errno.EROFS, "resource", True, "resource:disk"),
         (errno.EMFILE, "resource", True, "resource:files"),
         (errno.ENFILE, "resource", True, "resource:files"),
+        (-1, "resource", True, "resource:files"),
         (errno.ENOMEM, "resource", True, "resource:memory"),
         (errno.EAGAIN, "resource", True, "resource:processes"),
         (errno.EIO, "resource", True, "resource:disk"),
@@ -214,7 +215,9 @@ def test_several_failures_at_once_are_as_the_worst_of_them() -> None:
     failure = classify(several)
     assert (failure.error_class, failure.retryable) == ("step", False)
     assert (failure.outcome_known, failure.retry_after) == (False, 9)
-    assert verdict(ExceptionGroup("one", [OSError(errno.ENOSPC, "x")])).dependency == "resource:disk"
+    assert (
+        verdict(ExceptionGroup("one", [OSError(errno.ENOSPC, "x")])).dependency == "resource:disk"
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,22 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from switchgear.errors import StepFailed
-from switchgear.steps import arranging, bubblewrap, caching, fetching, images, spawning
+from switchgear.resilience.classes import RESOURCES
+from switchgear.steps import (
+    arranging,
+    bubblewrap,
+    caching,
+    fetching,
+    images,
+    shortage,
+    spawning,
+)
 from switchgear.steps.arranging import Cannot, Given
 from switchgear.steps.executor import Health, Unsupported
 from switchgear.steps.executors import process_services
@@ -28,6 +37,7 @@ if TYPE_CHECKING:
     from switchgear.contract.artifact import Artifact
     from switchgear.steps.arranging import Arranged
     from switchgear.steps.executor import OnLine
+    from switchgear.steps.result import Isolation
     from switchgear.steps.settings import StepSettings
     from switchgear.steps.spec import StepSpec
     from switchgear.steps.workspace import Workspace
@@ -43,7 +53,19 @@ _ASK_AGAIN = 30.0
 class _Ran(NamedTuple):
     code: int
     timed_out: bool
+    starved: bool
+    """Whether the kernel killed it for want of memory."""
     duration: timedelta
+
+
+class _Step:
+    """One execution, as far as it has come."""
+
+    def __init__(self, spec: StepSpec, workspace: Workspace) -> None:
+        self.spec = spec
+        self.workspace = workspace
+        self.begun = False
+        """Whether a command of it may have taken effect."""
 
 
 class ProcessExecutor:
@@ -51,9 +73,19 @@ class ProcessExecutor:
 
     name = "process"
 
-    def __init__(self, settings: StepSettings, *, environ: Mapping[str, str] | None = None) -> None:
-        """`environ`: what steps inherit the harmless part of; None: this process's."""
+    def __init__(
+        self,
+        settings: StepSettings,
+        *,
+        environ: Mapping[str, str] | None = None,
+        oom_kills: Callable[[], int] = shortage.oom_kills,
+    ) -> None:
+        """`environ`: what steps inherit the harmless part of; None: this process's.
+
+        `oom_kills`: how often the kernel has killed for want of memory.
+        """
         self._settings = settings
+        self._oom_kills = oom_kills
         self._environ = os.environ if environ is None else environ
         self._probed: asyncio.Task[str] | None = None
         self._probed_at = 0.0
@@ -94,15 +126,15 @@ class ProcessExecutor:
         )
 
     def dependencies(self, spec: StepSpec) -> tuple[str, ...]:
-        """The hosts that commits come from."""
-        hosts = {
-            fetching.git_host(one.source) for one in spec.mounts if isinstance(one.source, Git)
-        }
-        return tuple(f"git:{host}" for host in sorted(hosts - {""}))
+        """The hosts that commits come from, and what all processes of this one share."""
+        return (*_git_hosts(spec), *RESOURCES)
 
     async def health(self) -> Health:
         """Whether it can isolate, where it must."""
-        why = await self._no_sandbox()
+        try:
+            why = await self._no_sandbox()
+        except (spawning.NotStarted, bubblewrap.NotRun) as error:
+            return Health(ok=False, why=f"bwrap cannot be started: {error}")
         return Health(ok=not why or self._settings.isolation != "required", why=why)
 
     async def close(self) -> None:
@@ -112,6 +144,19 @@ class ProcessExecutor:
         self, spec: StepSpec, *, on_line: OnLine | None, workspace: Workspace
     ) -> Outcome:
         """Run it. Raises StepFailed."""
+        step = _Step(spec, workspace)
+        try:
+            return await self._execute(step, on_line)
+        except Exception as error:
+            found = shortage.found_in(error, spec)
+            if found is None:
+                raise
+            known = not step.begun
+            raise shortage.failure(workspace.key, found, error, outcome_known=known) from error
+
+    async def _execute(self, step: _Step, on_line: OnLine | None) -> Outcome:
+        spec, workspace = step.spec, step.workspace
+        shortage.ensure_room(workspace.directory)
         why_plain = await self._why_plain(workspace.key)
         if why_plain and on_line is not None and self._settings.isolation == "preferred":
             on_line("stderr", f"switchgear: {_PLAIN}: {why_plain}")
@@ -128,12 +173,15 @@ class ProcessExecutor:
                 given = beside.joined(self._given(spec, workspace, mounts, caches, secrets))
                 arrange = arranging.on_host if why_plain else arranging.in_sandbox
                 arranged = arrange(spec, given)
-                ran = await beside.during(self._run(spec, arranged, streams))
+                ran = await beside.during(self._run(step, arranged, streams))
             except Cannot as cannot:
                 raise _invalid(workspace.key, cannot.what, cannot.fix) from cannot
             expected = not ran.timed_out and ran.code in spec.exit_codes
             outputs = await self._outputs(spec, arranged, workspace) if expected else {}
             notes = (*arranged.notes, *(() if expected else await beside.ends()))
+        isolation: Isolation = "none" if why_plain else "bubblewrap"
+        if ran.starved:
+            raise shortage.starved(workspace.key, ran.code, streams, isolation)
         return Outcome(
             exit_code=ran.code,
             stdout=streams.stdout,
@@ -143,7 +191,7 @@ class ProcessExecutor:
             timed_out=ran.timed_out,
             outputs=outputs,
             executor=self.name,
-            isolation="none" if why_plain else "bubblewrap",
+            isolation=isolation,
             limits=Limits(
                 memory="" if spec.memory_limit is None else _MEMORY,
                 cpu="" if spec.cpu_limit is None else "cpu-time",
@@ -169,12 +217,15 @@ class ProcessExecutor:
         return why
 
     async def _no_sandbox(self) -> str:
-        """Why this host makes no sandbox; asked once, and again after a while if there was a reason."""
+        """Why this host makes no sandbox; asked once, and again after a while if there was a reason.
+
+        Raises what the probe raises, and then asks again at once.
+        """
         now = asyncio.get_running_loop().time()
         probed = self._probed
         if probed is not None and probed.done():
-            failed = probed.cancelled() or probed.exception() is not None or probed.result()
-            if failed and now - self._probed_at > _ASK_AGAIN:
+            broken = probed.cancelled() or probed.exception() is not None
+            if broken or (probed.result() and now - self._probed_at > _ASK_AGAIN):
                 probed = None
         if probed is None or probed.get_loop() is not asyncio.get_running_loop():
             await asyncio.to_thread(forget_dead)
@@ -204,7 +255,7 @@ class ProcessExecutor:
                 f"step {workspace.key} did not get what it mounts within its limit of {spec.time_limit}",
                 key=workspace.key,
                 error_class="timeout",
-                dependency=next(iter(self.dependencies(spec)), ""),
+                dependency=next(iter(_git_hosts(spec)), ""),
             ) from None
         return found
 
@@ -239,18 +290,20 @@ class ProcessExecutor:
 
     # running
 
-    async def _run(self, spec: StepSpec, arranged: Arranged, streams: spawning.Streams) -> _Ran:
+    async def _run(self, step: _Step, arranged: Arranged, streams: spawning.Streams) -> _Ran:
         """Run the commands up to the first unexpected exit, or the time limit."""
+        spec = step.spec
         loop = asyncio.get_running_loop()
         limit = None if spec.time_limit is None else spec.time_limit.total_seconds()
         started, code, timed_out = loop.time(), _KILLED, False
         last = len(arranged.argvs) - 1
+        oom_kills = self._oom_kills()
         timer = asyncio.timeout(limit)
         try:
             async with timer:
                 for number, argv in enumerate(arranged.argvs):
                     stdin = spec.input if number == last else None
-                    code = await self._command(spec, arranged, argv, stdin, streams)
+                    code = await self._command(step, arranged, argv, stdin, streams)
                     if code not in spec.exit_codes:
                         break
         except TimeoutError:
@@ -258,17 +311,20 @@ class ProcessExecutor:
                 raise
             code, timed_out = _KILLED, True
         streams.close()
-        return _Ran(code, timed_out, timedelta(seconds=loop.time() - started))
+        killed = code == _KILLED and not timed_out and code not in spec.exit_codes
+        starved = killed and self._oom_kills() > oom_kills
+        return _Ran(code, timed_out, starved, timedelta(seconds=loop.time() - started))
 
     async def _command(
         self,
-        spec: StepSpec,
+        step: _Step,
         arranged: Arranged,
         argv: Sequence[str],
         stdin: str | None,
         streams: spawning.Streams,
     ) -> int:
-        rlimits = spawning.rlimits(spec)
+        rlimits = spawning.rlimits(step.spec)
+        before, step.begun = step.begun, True
         try:
             if arranged.sandbox is not None:
                 job = bubblewrap.Job(arranged.sandbox, argv, stdin, rlimits)
@@ -278,10 +334,12 @@ class ProcessExecutor:
             )
             code = await spawning.run(program, streams)
         except spawning.NotStarted as error:
+            step.begun = before
             raise Cannot(
                 f"{argv[0]} cannot be started: {error}", "check its rights and format"
             ) from error
         except bubblewrap.NotRun as error:
+            step.begun = before
             raise Cannot(
                 f"{argv[0]} cannot be started in its sandbox: {error}",
                 "check the program, the mounts and the working directory",
@@ -307,6 +365,11 @@ class ProcessExecutor:
                 )
             kept[name] = await workspace.keep(name, file)
         return kept
+
+
+def _git_hosts(spec: StepSpec) -> list[str]:
+    hosts = {fetching.git_host(one.source) for one in spec.mounts if isinstance(one.source, Git)}
+    return [f"git:{host}" for host in sorted(hosts - {""})]
 
 
 def _invalid(key: str, why: str, fix: str) -> StepFailed:
