@@ -51,7 +51,10 @@ class Executor(Protocol):
         ...
 
     def dependencies(self, spec: StepSpec) -> tuple[str, ...]:
-        """What the step needs, a name for each breaker: `dagger`, `registry:docker.io`, `resource:disk`."""
+        """What the whole step needs, a name for each breaker: `dagger`, `git:github.com`, `resource:disk`.
+
+        What is called only on the way, as a registry for a pull, the executor guards where it calls it.
+        """
         ...
 
     async def execute(
