@@ -241,6 +241,30 @@ async def test_stdin_environment_and_a_service(bench: Bench) -> None:
     assert (await bench.run(spec)).stdout == "met\n"
 
 
+async def test_a_step_begins_when_its_service_listens(bench: Bench) -> None:
+    """One that never does is ended within its time, and the session serves on."""
+    late = "import time; time.sleep(1); import http.server; http.server.test(port=8000)"
+    serve = container(f"oci:{ARCHIVE}").exec("python3", "-c", late)
+    ask = python("import socket; socket.create_connection(('web', 8000)); print('met')")
+    assert (await bench.run(ask.service("web", serve, ports=[8000]))).stdout == "met\n"
+    cli = bench.pid
+    deaf = container(f"oci:{ARCHIVE}").exec("sh", "-c", "echo cannot bind >&2; exec sleep 4720")
+    spec = shell("true").service("web", deaf, ports=[8000], start=timedelta(seconds=2))
+    failed = await bench.failure(spec)
+    assert (failed.code, failed.error_class, failed.outcome_known) == ("SG1522", "timeout", True)
+    assert "cannot bind" in failed.why
+    await gone("4720")
+    assert (await bench.run(shell("echo on"))).stdout == "on\n"
+    assert bench.pid == cli
+
+
+async def test_a_service_that_ends_while_the_step_runs_ends_the_step(bench: Bench) -> None:
+    dies = container(f"oci:{ARCHIVE}").exec("sh", "-c", "sleep 1; exit 4")
+    failed = await bench.failure(shell("sleep 4721").service("db", dies))
+    assert (failed.code, failed.exit_code, failed.outcome_known) == ("SG1522", 4, False)
+    await gone("4721")
+
+
 async def test_t25_a_service_of_a_cancelled_step_ends_with_it(bench: Bench) -> None:
     await bench.run(shell("true"))
     spec = shell("sleep 4712").service("s", container(f"oci:{ARCHIVE}").exec("sleep", "4713"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable
 from datetime import timedelta
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from switchgear.steps.executors import dagger_script
+from switchgear.steps.executors import dagger_script, dagger_service
 from switchgear.steps.executors.dagger_script import Frame
 from switchgear.steps.spec import StepSpec, container
 
@@ -28,8 +29,8 @@ def shell(text: str) -> StepSpec:
 
 
 @pytest.fixture(params=["sh", "busybox"])
-def ran(request: pytest.FixtureRequest, tmp_path: Path) -> RunScript:
-    """Run a spec's script with nothing in PATH but what the image is said to have."""
+def programs(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A directory with nothing but what the image is said to have."""
     programs = tmp_path / "bin"
     programs.mkdir()
     busybox = shutil.which("busybox")
@@ -41,6 +42,12 @@ def ran(request: pytest.FixtureRequest, tmp_path: Path) -> RunScript:
         found = busybox if request.param == "busybox" else shutil.which(name)
         assert found is not None
         (programs / name).symlink_to(found)
+    return programs
+
+
+@pytest.fixture
+def ran(programs: Path, tmp_path: Path) -> RunScript:
+    """Run a spec's script."""
 
     def run(spec: StepSpec) -> Frame:
         work = tmp_path / "work"
@@ -117,3 +124,46 @@ def test_declared_outputs_are_told_by_their_kind(ran: RunScript) -> None:
 def test_a_step_that_may_be_cached_fails_with_its_error_output_apart(ran: RunScript) -> None:
     frame = ran(shell("echo one; echo two >&2; exit 3").cacheable())
     assert (frame.exit_code, frame.stdout, frame.stderr) == (3, "one\n", "two\n")
+
+
+# --- services
+
+
+def serve(programs: Path, spec: StepSpec) -> tuple[int, str, str]:
+    """Run the script of its service to its end: exit code and outputs, which what it left may hold open."""
+    _, *words = dagger_service.argv(spec.services[0])
+    out, err = programs / "out", programs / "err"
+    with out.open("wb") as first, err.open("wb") as second:
+        code = subprocess.call(
+            [programs / "sh", *words],
+            stdout=first,
+            stderr=second,
+            env={"PATH": str(programs)},
+            timeout=30,
+        )
+    return code, out.read_text("utf-8"), err.read_text("utf-8")
+
+
+def test_a_service_that_nobody_can_reach_in_time_is_ended_and_says_so(programs: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    deaf = shell("echo tried >&2; exec sleep 1000")
+    spec = shell("true").service("db", deaf, ports=[port], start=timedelta(seconds=1))
+    told = f"tried\nswitchgear: nothing listens on port {port}\n"
+    assert serve(programs, spec) == (-9, "", told)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_a_service_that_listens_is_let_be(programs: Path, address: str) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.create_server((address, 0), family=family) as server:
+        port = server.getsockname()[1]
+        listens = shell("sleep 2; echo done")
+        spec = shell("true").service("db", listens, ports=[port], start=timedelta(seconds=1))
+        assert serve(programs, spec) == (0, "done\n", "")
+
+
+def test_commands_of_a_service_run_in_their_order_up_to_one_that_fails(programs: Path) -> None:
+    service = shell("echo one").exec("sh", "-c", "echo two; exit 3").exec("printf", "never")
+    spec = shell("true").service("db", service, ports=[1])
+    assert serve(programs, spec) == (3, "one\ntwo\n", "")

@@ -232,16 +232,16 @@ def test_what_is_no_image_is_refused_when_it_is_written() -> None:
         container("alpine").exec()
 
 
-@pytest.mark.parametrize(
-    "foreign",
-    [
-        {"caches": [{"path": "/c", "name": "../../escaped"}]},
-        {"services": [{"name": "../escaped", "spec": {"commands": []}}]},
-        {"services": [{"name": "db", "spec": {"commands": []}, "ports": [65536]}]},
-        {"declared_outputs": [["../escaped", "out"]]},
-        {"declared_outputs": [["out", "../escaped"]]},
-    ],
-)
+FOREIGN: list[dict[str, object]] = [
+    {"caches": [{"path": "/c", "name": "../../escaped"}]},
+    {"services": [{"name": "../escaped", "spec": {"commands": []}}]},
+    {"services": [{"name": "db", "spec": {"commands": []}, "ports": [65536]}]},
+    {"declared_outputs": [["../escaped", "out"]]},
+    {"declared_outputs": [["out", "../escaped"]]},
+]
+
+
+@pytest.mark.parametrize("foreign", FOREIGN, ids=str)
 def test_a_spec_from_outside_cannot_name_places_that_its_methods_refuse(
     foreign: dict[str, object],
 ) -> None:

@@ -45,8 +45,8 @@ while :; do
   done
   [ -n "$d" ] || exit 0
   [ $n -lt @SECONDS@ ] || break
-  sleep 1; n=$((n+1))
-done
+  sleep 1; n=$((n+1)); kill -0 $$ || exit 0
+done 2>/dev/null
 [ -r /proc/net/tcp ] || exit 0
 echo "@DEAF@$((0x$d))" >&2; kill -9 $$
 } </dev/null >/dev/null & )
