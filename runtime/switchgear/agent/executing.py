@@ -85,7 +85,7 @@ def planned(
     async def without(asked: Asked, run_on: RunOn) -> Outcome:
         return await runner.by_image(asked, run_on)
 
-    plan = RolloutPlan(rollouts.find, without, {executor.name for executor in executors})
+    plan = RolloutPlan(rollouts.find, without, {executor.name: executor for executor in executors})
     runner = Runner(executors, plan=plan, guard=guard, engine_image=engine_image)
     return runner
 

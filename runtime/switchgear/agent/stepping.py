@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -29,8 +32,11 @@ if TYPE_CHECKING:
     from switchgear.agent.run import Run
     from switchgear.contract.rollout import Decision
     from switchgear.steps.result import RunResult
+    from switchgear.steps.rollout import Surroundings
     from switchgear.steps.spec import StepSpec
 
+_MOVES = 0.1
+"""Seconds; far below any stall."""
 FENCE = "SWITCHGEAR_FENCE"
 """The environment variable in which a command finds its task's fence."""
 
@@ -73,7 +79,7 @@ async def command(run: Run, key: str, spec: StepSpec) -> RunResult:
     """Run a command, or return what an earlier run recorded of it."""
     from switchgear.steps.executor import Asked
     from switchgear.steps.result import RunResult
-    from switchgear.steps.rollout import DECIDED
+    from switchgear.steps.rollout import AROUND
 
     digest = of_values(spec)
     found = run.recording.find(key, "run", digest)
@@ -84,24 +90,50 @@ async def command(run: Run, key: str, spec: StepSpec) -> RunResult:
         began = run.attempt.clock.now()
         # What an engine may answer from its cache must not differ with the holder.
         fenced = spec if spec.reusable else spec.env(**{FENCE: str(run.attempt.hold)})
-        decided: list[Decision] = []
-        token = DECIDED.set(decided)
+        around = _around(run)
+        token = AROUND.set(around)
         try:
             execute = run.services.instrument(run.task.id, key, run.services.run_command)
             asked = Asked(fenced, key, run.task.id, run.task.capability)
             result = await execute(asked, run.reports.output, run.attempt.bus.blobs)
         except SwitchgearError as error:
-            await _failed(run, key, "run", digest, error, began, *decided)
+            await _failed(run, key, "run", digest, error, began, around.decision)
             raise
         finally:
-            DECIDED.reset(token)
+            AROUND.reset(token)
         data = codec.encode(result)
         stored = await payload.store(run.attempt.bus.blobs, data)
         took = run.attempt.clock.now() - began
-        decision = decided[0] if decided else None
-        ran = Ran(result.executor, result.isolation, decision=decision)
+        ran = Ran(result.executor, result.isolation, decision=around.decision)
         await run.recording.done(key, "run", digest, stored, duration=took, ran=ran)
         return msgspec.json.decode(data, type=RunResult)
+
+
+def _around(run: Run) -> Surroundings:
+    """What the plan of a command knows of this attempt."""
+    from switchgear.steps.rollout import Surroundings
+
+    class Around(Surroundings):
+        @contextmanager
+        def aside(self, wanted: timedelta) -> Generator[timedelta]:
+            deadline, now = run.task.deadline, run.attempt.clock.now()
+            left = wanted if deadline is None else max((deadline - now) / 2, timedelta(0))
+            moving = asyncio.ensure_future(_moving(run))
+            run.limit.pause()
+            try:
+                yield min(wanted, left)
+            finally:
+                run.limit.resume()
+                moving.cancel()
+
+    return Around()
+
+
+async def _moving(run: Run) -> None:
+    """What is only compared is no stall."""
+    while True:
+        run.attempt.move()
+        await asyncio.sleep(_MOVES)
 
 
 async def _failed(

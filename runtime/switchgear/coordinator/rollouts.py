@@ -55,10 +55,7 @@ class RolloutService:
                     f"the rollout of {command.capability} stays as it is", why=made
                 )
             expect = 0 if kept is None else kept.sequence
-            if made.rules or made.before:
-                answer = await self._bus.documents.put(where, codec.encode(made), expect=expect)
-            else:
-                answer = await self._bus.documents.remove(where, expect=expect)
+            answer = await self._bus.documents.put(where, codec.encode(made), expect=expect)
             if isinstance(answer, Appended):
                 log.info(
                     "coordinator.rollout %s %s of %s by %s",

@@ -31,6 +31,9 @@ _OWN: frozenset[ErrorClass] = frozenset({"step", "cancelled"})
 
 MINIMUM_RUNS = 50
 """Compared runs before a capability counts as ready."""
+MAX_SKIPPED = 0.1
+"""Part of the shadow runs that could not be compared, up to which it counts as ready: those that were late or found no
+engine would be late, or find none, when it serves."""
 MAX_RATIO = 1.5
 """Dagger's duration by the process's, up to which it counts as ready."""
 
@@ -118,12 +121,18 @@ def readiness(
     runs: int = MINIMUM_RUNS,
     most: float = MAX_RATIO,
 ) -> Readiness:
-    """Whether enough was compared, nothing differed, and dagger is fast enough."""
+    """Whether enough was compared, of nearly all, nothing differed, and dagger is fast enough."""
     missing: list[str] = []
     if rule.mode != "shadow":
         missing.append(f"the mode is {rule.mode}, not shadow: nothing is compared")
     if counts.compared < runs:
         missing.append(f"{counts.compared} of {runs} runs were compared")
+    skipped = sum(counts.skipped.values())
+    if skipped > MAX_SKIPPED * (skipped + counts.compared):
+        missing.append(
+            f"{skipped} of {skipped + counts.compared} shadow runs could not be compared, "
+            f"{100 * MAX_SKIPPED:g} % are allowed"
+        )
     differed = counts.compared - counts.same
     if differed:
         kinds = ", ".join(
@@ -175,6 +184,21 @@ def _fault(
             return "there is no rule to set"
         if pattern not in rules and len(rules) >= MAX_RULES:
             return f"there are {MAX_RULES} patterns already"
-    elif pattern not in rules and (command.verb == "remove" or pattern not in before):
+        return _useless(command.rule)
+    if pattern not in rules and (command.verb == "remove" or pattern not in before):
         return f"there is no rule for {pattern!r}"
+    return ""
+
+
+def _useless(rule: RolloutRule) -> str:
+    """Which field means nothing in the rule's mode, where whoever set it may think that it does; empty for none."""
+    plain = RolloutRule(mode=rule.mode)
+    if rule.mode not in ("percent", "shadow") and rule.percent != plain.percent:
+        return (
+            f"{rule.mode} is for all tasks: for {rule.percent:g} % of them, set percent or shadow"
+        )
+    if rule.mode != "shadow":
+        for name in ("serve", "twice", "compare_stdout"):
+            if getattr(rule, name) != getattr(plain, name):
+                return f"{name} is for shadow, not {rule.mode}"
     return ""

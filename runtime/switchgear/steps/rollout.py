@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Generator
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
@@ -24,17 +24,30 @@ from switchgear.steps.guard import MET
 
 if TYPE_CHECKING:
     from switchgear.contract.rollout import ExecutorName, RolloutRule
-    from switchgear.steps.executor import Asked, Plan, RunOn
+    from switchgear.steps.executor import Asked, Executor, Plan, RunOn
     from switchgear.steps.result import Outcome
+    from switchgear.steps.spec import StepSpec
 
 log = logging.getLogger(__name__)
 
-DECIDED: ContextVar[list[Decision] | None] = ContextVar("switchgear_decided", default=None)
-"""Where the decision of the step is put that runs here: it becomes part of its checkpoint."""
+
+class Surroundings:
+    """What a plan knows of the attempt that its step is of: nothing here, all where the attempt gives its own."""
+
+    decision: Decision | None = None
+    """The plan's: becomes part of the step's checkpoint."""
+
+    @contextmanager
+    def aside(self, wanted: timedelta) -> Generator[timedelta]:
+        """For as long as it is only compared: no time of the attempt's passes. Gives how much of it there may be."""
+        yield wanted
+
+
+AROUND: ContextVar[Surroundings | None] = ContextVar("switchgear_around", default=None)
+"""Of the step that runs here."""
 
 LEAST_PATIENCE = timedelta(seconds=5)
-_TIMES = 3
-"""A shadow run may go on for this many times as long as the run that serves took, and at least for the above."""
+"""A shadow run may go on for as long again as the run that serves took, and at least for this."""
 _TICK = timedelta(milliseconds=10)
 """What a container's clock can tell: shorter runs count as so long."""
 _SHOWN = 200
@@ -48,18 +61,12 @@ class RolloutPlan:
         self,
         find: Callable[[str], Awaitable[Rollout | None]],
         default: Plan,
-        executors: Collection[str],
-        *,
-        patience: timedelta = LEAST_PATIENCE,
+        executors: Mapping[str, Executor],
     ) -> None:
-        """`find`: the rules of a capability as they are now; `executors`: names of those that this agent has.
-
-        `patience`: the least time that a shadow run has beyond the one that serves.
-        """
+        """`find`: the rules of a capability as they are now; `executors`: those that this agent has, by name."""
         self._find = find
         self._default = default
         self._executors = executors
-        self._patience = patience
 
     async def __call__(self, asked: Asked, run_on: RunOn) -> Outcome:
         """Run the step as its rule says. Raises what the run raises that counts."""
@@ -85,13 +92,27 @@ class RolloutPlan:
             return None
         pattern, rule = found
         choice = rules.choose(pattern, rule, asked.task, repeatable=asked.spec.repeatable)
-        if asked.spec.host_only and asked.spec.image is None:
-            why = "the step needs this host: it only runs as a process"
-            return Choice(replace(choice.decision, executor="process", why=why), "process"), rule
+        only = self._only(asked.spec)
+        if only is not None:
+            name, why = only
+            return Choice(replace(choice.decision, executor=name, why=why), name), rule
         if choice.shadow is not None and choice.shadow not in self._executors:
             why = f"not shadowed: this agent has no executor {choice.shadow}"
             choice = Choice(replace(choice.decision, why=why), choice.first)
         return choice, rule
+
+    def _only(self, spec: StepSpec) -> tuple[ExecutorName, str] | None:
+        """The executor that alone can run the step, and why; None where a rule may choose."""
+        if spec.image is None and spec.host_only:
+            return "process", "the step needs this host: it only runs as a process"
+        if (not spec.image and not spec.services) or not {"process", "dagger"} <= set(
+            self._executors
+        ):
+            return None
+        lacking = self._executors["process"].unsupported(spec)
+        if lacking is None:
+            return None
+        return "dagger", f"the step needs {lacking.feature}: it only runs on dagger"
 
     async def _falling_back(self, choice: Choice, fallback: ExecutorName, run_on: RunOn) -> Outcome:
         """On the first; after a failure of it that took no effect, on the other."""
@@ -121,11 +142,11 @@ class RolloutPlan:
         self, choice: Choice, rule: RolloutRule, shadow: ExecutorName, run_on: RunOn
     ) -> Outcome:
         """On both at the same time; the shadow's end, and its failure, only shows in the comparison."""
-        beside = asyncio.ensure_future(_beside(run_on(shadow, quiet=True)))
+        beside = asyncio.ensure_future(_beside(lambda: run_on(shadow, quiet=True)))
         try:
             served = await _end(run_on(choice.first))
-            took = timedelta(0) if isinstance(served, SwitchgearError) else served.duration
-            await asyncio.wait({beside}, timeout=max(self._patience, _TIMES * took).total_seconds())
+            if not _no_run(served):
+                await _patient(beside, served)
             found = _compared(shadow, rule, served, beside.result() if beside.done() else None)
         finally:
             beside.cancel()
@@ -157,11 +178,18 @@ async def _end(running: Awaitable[Outcome]) -> Outcome | SwitchgearError:
         return error
 
 
-async def _beside(running: Awaitable[Outcome]) -> Outcome | SwitchgearError:
+async def _patient(beside: asyncio.Future[Any], served: Outcome | SwitchgearError) -> None:
+    """Wait for a shadow run, for a while."""
+    took = timedelta(0) if isinstance(served, SwitchgearError) else served.duration
+    with (AROUND.get() or Surroundings()).aside(max(LEAST_PATIENCE, took)) as most:
+        await asyncio.wait({beside}, timeout=most.total_seconds())
+
+
+async def _beside(run: Callable[[], Awaitable[Outcome]]) -> Outcome | SwitchgearError:
     """How a shadow run ended: whatever it raises is not the task's trouble."""
     try:
         with _not_needed():
-            return await _end(running)
+            return await _end(run())
     except Exception as error:
         log.exception("rollout.shadow-failed")
         found = verdict(error)
@@ -176,10 +204,9 @@ def _compared(
     beside: Outcome | SwitchgearError | None,
 ) -> Comparison:
     """What the two ends have in common. Pure."""
-    if beside is None:
-        return Comparison(executor=shadow, skipped="it took too long beside the run that served")
-    skipped = _no_run(served) or _no_run(beside)
-    if skipped:
+    late = "it took too long beside the run that served"
+    skipped = _no_run(served) or (late if beside is None else _no_run(beside))
+    if skipped or beside is None:
         return Comparison(executor=shadow, skipped=skipped)
     if isinstance(served, SwitchgearError) or isinstance(beside, SwitchgearError):
         one, other = _failure(served), _failure(beside)
@@ -191,8 +218,6 @@ def _compared(
     ]
     if rule.compare_stdout:
         pairs.append(("stdout", served.stdout.rstrip(), beside.stdout.rstrip()))
-    if served.executor == beside.executor:
-        return Comparison(executor=shadow, skipped=f"both ran on {served.executor}")
     # a cache hit is no measure of what the work takes
     timed = not served.cached and not beside.cached
     return Comparison(
@@ -246,6 +271,6 @@ def _difference(what: str, served: str, shadow: str) -> Difference:
 
 
 def _tell(decision: Decision) -> None:
-    decided = DECIDED.get()
-    if decided is not None:
-        decided[:] = [decision]
+    around = AROUND.get()
+    if around is not None:
+        around.decision = decision

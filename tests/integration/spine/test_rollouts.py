@@ -38,6 +38,7 @@ class Fake:
         self.seconds = seconds
         self.stdout = "fine"
         self.runs = 0
+        self.hangs = False
 
     def unsupported(self, spec: StepSpec) -> Unsupported | None:
         del spec
@@ -51,6 +52,8 @@ class Fake:
     ) -> Outcome:
         del spec, on_line, workspace
         self.runs += 1
+        if self.hangs:
+            await asyncio.Event().wait()
         return Outcome(
             exit_code=0,
             stdout=self.stdout,
@@ -81,6 +84,12 @@ class Linting:
             two = await ctx.run("two", command("lint").idempotent())
             return Text(f"{one.executor} {two.executor}")
 
+        @self.agent.capability(
+            "hurry", timeout=timedelta(seconds=1), stall_timeout=timedelta(seconds=1)
+        )
+        async def hurry(value: Text, ctx: Context) -> Text:
+            return Text((await ctx.run("one", command("lint").idempotent())).executor + value.text)
+
     async def join(self, stage: Stage) -> None:
         """Serve, until the stage ends."""
         bus = await stage.bus("linter", "linter")
@@ -91,12 +100,12 @@ class Linting:
         stage.leave(worker.stop)
         await worker.start()
 
-    async def knows(self, mode: str | None, pattern: str = "*") -> None:
+    async def knows(self, mode: str | None, pattern: str = "*", capability: str = "lint") -> None:
         """Wait until the agent has heard of it."""
 
         async def heard() -> bool:
             assert self.table is not None
-            found = await self.table.find("lint")
+            found = await self.table.find(capability)
             rule = None if found is None else found.rules.get(pattern)
             return (None if rule is None else rule.mode) == mode
 
@@ -236,6 +245,32 @@ async def test_the_report_says_when_a_capability_is_ready(
     assert report.counts.decisions == 0
 
 
+async def test_a_shadow_that_hangs_takes_nothing_of_the_time_that_a_task_has(
+    mesh: Mesh, linting: Linting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither its timeout nor its stall: without the shadow it would have ended in time, so it does with it."""
+    monkeypatch.setattr("switchgear.steps.rollout.LEAST_PATIENCE", timedelta(seconds=2.5))
+    linting.process.seconds, linting.dagger.hangs = 0, True
+    await mesh.rollouts.set("hurry", "shadow")
+    await linting.knows("shadow", capability="hurry")
+    handle = await mesh.submit("hurry", Text(""))
+    assert await handle.result() == {"text": "process"}
+    [decision] = await decisions(mesh, handle)
+    assert decision is not None
+    assert decision.comparison is not None
+    assert decision.comparison.skipped == "it took too long beside the run that served"
+
+
+async def test_a_shadow_leaves_a_task_with_a_deadline_half_of_its_time(
+    mesh: Mesh, linting: Linting
+) -> None:
+    linting.process.seconds, linting.dagger.hangs = 60, True
+    await mesh.rollouts.set("hurry", "shadow")
+    await linting.knows("shadow", capability="hurry")
+    handle = await mesh.submit("hurry", Text(""), deadline=timedelta(seconds=4))
+    assert await handle.result() == {"text": "process"}
+
+
 async def test_changes_that_come_together_all_stand(mesh: Mesh) -> None:
     """Each is stored in place of what it read."""
     steps = [f"step{number}" for number in range(8)]
@@ -251,6 +286,8 @@ async def test_what_makes_no_sense_is_refused_with_its_code(mesh: Mesh) -> None:
         await mesh.rollouts.set("lint", "percent")
     with pytest.raises(RolloutRefused, match="percentage"):
         await mesh.rollouts.set("lint", "percent", percent=101)
+    with pytest.raises(RolloutRefused, match="dagger is for all tasks"):
+        await mesh.rollouts.set("lint", "dagger", percent=5)
     await mesh.rollouts.set("lint", "dagger")
     await mesh.rollouts.remove("lint")
     assert await mesh.rollouts.list("other") == []

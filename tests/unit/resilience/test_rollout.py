@@ -175,6 +175,14 @@ def test_back_from_the_first_rule_is_no_rule() -> None:
         (command("set"), "no rule to set"),
         (command("back"), "no rule for"),
         (command("remove"), "no rule for"),
+        (
+            command("set", "dagger", percent=5),
+            "dagger is for all tasks: for 5 % of them, set percent",
+        ),
+        (command("set", "fallback", percent=5), "fallback is for all tasks"),
+        (command("set", "percent", percent=5, serve="dagger"), "serve is for shadow"),
+        (command("set", "fallback", twice=True), "twice is for shadow"),
+        (command("set", "process", compare_stdout=False), "compare_stdout is for shadow"),
     ],
 )
 def test_a_command_that_makes_no_sense_changes_nothing(wanted: RolloutCommand, why: str) -> None:
@@ -215,6 +223,12 @@ def counts(
         (SHADOW, counts(), ()),
         (SHADOW, counts(49, 49), ("49 of 50 runs were compared",)),
         (SHADOW, counts(60, 59, differences={"stdout": 1}), ("1 runs differed: stdout 1 times",)),
+        (SHADOW, counts(90, 90, skipped={"late": 9, "other": 1}), ()),
+        (
+            SHADOW,
+            counts(90, 90, skipped={"late": 9, "the breaker of dagger was open": 2}),
+            ("11 of 101 shadow runs could not be compared, 10 % are allowed",),
+        ),
         (SHADOW, counts(ratio=1.6), ("dagger takes 1.60 times as long, 1.5 are allowed",)),
         (SHADOW, counts(ratio=None), ("no duration could be compared",)),
         (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -11,11 +13,12 @@ import pytest
 from switchgear.contract.artifact import Artifact
 from switchgear.contract.rollout import Decision, Mode, Rollout, RolloutRule
 from switchgear.errors import BreakerOpen, StepFailed
-from switchgear.steps.executor import Asked, RunOn
+from switchgear.steps.executor import Asked, RunOn, Unsupported
 from switchgear.steps.guard import MET
 from switchgear.steps.result import Outcome
-from switchgear.steps.rollout import DECIDED, RolloutPlan
-from switchgear.steps.spec import command
+from switchgear.steps.rollout import AROUND, RolloutPlan, Surroundings
+from switchgear.steps.spec import StepSpec, command, container
+from tests.unit.steps.test_executors import Recording
 
 SPEC = command("true").idempotent()
 
@@ -53,6 +56,26 @@ class Executors:
 HANGS: Any = object()
 
 
+class Able(Recording):
+    """An executor that is asked what it can; a process runs no image."""
+
+    def unsupported(self, spec: StepSpec) -> Unsupported | None:
+        if self.name == "process" and spec.image is not None:
+            return Unsupported(feature=f"the image {spec.image}", why="", fix="")
+        return None
+
+
+class Hurried(Surroundings):
+    """Waits for no shadow, and notes for how long it was to."""
+
+    wanted: timedelta | None = None
+
+    @contextmanager
+    def aside(self, wanted: timedelta) -> Generator[timedelta]:
+        self.wanted = wanted
+        yield timedelta(seconds=0.01)
+
+
 async def by_default(asked: Asked, run_on: RunOn) -> Outcome:
     return await run_on("process")
 
@@ -63,7 +86,7 @@ async def run(
     *,
     spec: Any = SPEC,
     has: tuple[str, ...] = ("process", "dagger"),
-    patience: float = 0.01,
+    around: Surroundings | None = None,
 ) -> tuple[Outcome | BaseException, Decision | None]:
     """What came of a step under this rule, and the decision that its checkpoint would have."""
     found = None if rule is None else Rollout(capability="check", rules={"*": rule})
@@ -72,16 +95,16 @@ async def run(
         assert capability == "check"
         return found
 
-    plan = RolloutPlan(find, by_default, has, patience=timedelta(seconds=patience))
-    decided: list[Decision] = []
-    token = DECIDED.set(decided)
+    plan = RolloutPlan(find, by_default, {name: Able(name) for name in has})
+    around = around or Hurried()
+    token = AROUND.set(around)
     try:
         end: Any = await plan(Asked(spec, "lint", "task-1", "check"), executors)
     except (StepFailed, BreakerOpen) as error:
         end = error
     finally:
-        DECIDED.reset(token)
-    return end, decided[0] if decided else None
+        AROUND.reset(token)
+    return end, around.decision
 
 
 async def test_without_a_rule_the_default_decides_and_nothing_is_told() -> None:
@@ -96,7 +119,7 @@ async def test_outside_of_tasks_no_rule_is_looked_for() -> None:
         raise AssertionError(capability)
 
     executors = Executors()
-    plan = RolloutPlan(find, by_default, ("process",))
+    plan = RolloutPlan(find, by_default, {})
     assert (await plan(Asked(SPEC, "lint"), executors)).executor == "process"
 
 
@@ -277,12 +300,38 @@ async def test_a_step_that_needs_this_host_runs_as_a_process_once(mode: Mode) ->
     )
 
 
-async def test_two_runs_on_one_executor_are_not_compared() -> None:
-    executors = Executors(dagger=outcome("process"))
-    _, decision = await run(executors, RolloutRule(mode="shadow"))
+@pytest.mark.parametrize("mode", ["process", "percent", "shadow", "fallback"])
+async def test_an_image_runs_on_the_engine_under_any_rule(mode: Mode) -> None:
+    """A rule for all steps of a capability must not break the one that has an image."""
+    executors = Executors()
+    rule = RolloutRule(mode=mode, percent=0)
+    _, decision = await run(executors, rule, spec=container("x:1").exec("true").idempotent())
+    assert executors.asked == ["dagger"]
+    assert decision is not None
+    assert (decision.executor, decision.why) == (
+        "dagger",
+        "the step needs the image x:1: it only runs on dagger",
+    )
+
+
+@pytest.mark.parametrize(("seconds", "wanted"), [(0.1, 5), (60, 60)])
+async def test_a_shadow_may_take_as_long_again_as_the_run_that_served(
+    seconds: float, wanted: float
+) -> None:
+    """It costs the task no more than that, and nothing where it is faster."""
+    executors, around = Executors(process=outcome("process", seconds), dagger=HANGS), Hurried()
+    await run(executors, RolloutRule(mode="shadow"), around=around)
+    assert around.wanted == timedelta(seconds=wanted)
+
+
+async def test_nobody_waits_for_a_shadow_of_what_did_not_run() -> None:
+    refused, around = BreakerOpen("open", dependency="dagger", state="open"), Hurried()
+    executors = Executors(dagger=refused, process=HANGS)
+    end, decision = await run(executors, RolloutRule(mode="shadow", serve="dagger"), around=around)
+    assert (end, around.wanted) == (refused, None)
     assert decision is not None
     assert decision.comparison is not None
-    assert decision.comparison.skipped == "both ran on process"
+    assert decision.comparison.skipped == "the breaker of dagger was open"
 
 
 async def test_a_cancelled_step_leaves_neither_run_behind() -> None:
@@ -353,7 +402,7 @@ async def test_a_step_whose_decision_nobody_wants_runs_all_the_same() -> None:
         return Rollout(capability=capability, rules={"*": RolloutRule(mode="dagger")})
 
     executors = Executors()
-    plan = RolloutPlan(find, by_default, ("process", "dagger"))
+    plan = RolloutPlan(find, by_default, {})
     assert (await plan(Asked(SPEC, "lint", "t", "check"), executors)).executor == "dagger"
 
 
