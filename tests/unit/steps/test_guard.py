@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 
@@ -329,6 +330,35 @@ async def test_a_failure_of_one_of_several_dependencies_is_that_ones() -> None:
     assert calls()["registry:a"] == (3, 0.333)
 
 
+async def test_a_resource_counts_only_what_names_it(clock: Clock) -> None:
+    """An error that names nothing is not the disk's, whatever else is asked for; a step's own end shows it well."""
+    guards, _ = made(clock)
+    needed = ("resource:disk", "git:a", "resource:memory")
+
+    async def work(error: Exception) -> None:
+        async def body() -> None:
+            raise error
+
+        with pytest.raises(type(error)):
+            await guards.around(needed, body)
+
+    def failed() -> list[tuple[str, int, float]]:
+        return sorted(
+            (one.dependency, one.calls, one.failure_rate) for one in guards.snapshot(NOON)
+        )
+
+    await work(OSError("unexpected"))
+    assert failed() == [("git:a", 1, 1.0), ("resource:disk", 0, 0.0), ("resource:memory", 0, 0.0)]
+    await work(OSError(errno.ENOSPC, "full"))
+    await work(MemoryError())
+    assert failed() == [("git:a", 1, 1.0), ("resource:disk", 1, 1.0), ("resource:memory", 1, 1.0)]
+    await work(StepFailed("exit 1", key="x", error_class="step"))
+    assert failed() == [("git:a", 2, 0.5), ("resource:disk", 2, 0.5), ("resource:memory", 2, 0.5)]
+    needed = ("resource:disk",)
+    await work(OSError("unexpected"))
+    assert failed()[1] == ("resource:disk", 2, 0.5)
+
+
 async def test_an_instance_says_what_it_met_to_whoever_asks(clock: Clock) -> None:
     """Each attempt has a list of its own, also of what refused it."""
     guards, _ = made(clock)
@@ -376,6 +406,12 @@ async def test_how_they_stand_is_told_in_the_time_of_day(clock: Clock) -> None:
         "moved",
     )
     assert c.forced_at == c.since == NOON - timedelta(seconds=2)
+    guards.command("c", "open", "ana", "x" * 5000)
+    shown = guards.snapshot(NOON)[0]
+    assert (
+        shown.forced_why == "x" * 199 + "…"
+    )  # the record has all of it; announcements have an end
+    assert len(shown.why) < 250
     assert (b.state, b.since, b.until) == (
         "open", NOON - timedelta(seconds=7), NOON + timedelta(seconds=3),
     )  # fmt: skip
