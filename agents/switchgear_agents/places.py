@@ -87,7 +87,13 @@ def git_dirs(path: str) -> tuple[str, ...]:
 
 
 def _top(here: Path) -> Path:
-    return next((one for one in (here, *here.parents) if (one / ".git").exists()), here)
+    """The tree around the path. A repository without one is its own, whatever it lies in: such as a home under git."""
+    around = (one for one in (here, *here.parents) if (one / ".git").exists() or _is_bare(one))
+    return next(around, here)
+
+
+def _is_bare(path: Path) -> bool:
+    return (path / "HEAD").is_file() and (path / "objects").is_dir() and (path / "refs").is_dir()
 
 
 def _alternates(git_dir: Path) -> list[str]:

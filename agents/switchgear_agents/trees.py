@@ -6,11 +6,13 @@ The artifact is a bare repository, kept by its digest in the user's cache for as
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import os
 import shutil
 import tarfile
 import time
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from tempfile import mkdtemp
 from typing import Protocol
@@ -19,6 +21,15 @@ from switchgear import Artifact, Context, Permanent
 from switchgear_agents.places import cache_directory
 
 _CONFIG = "[core]\n\trepositoryformatversion = 0\n\tbare = true\n"
+_ELSEWHERE = {
+    ("commondir",),
+    ("gitdir",),
+    ("objects", "info", "alternates"),
+    ("objects", "info", "http-alternates"),
+}
+"""Files by which git looks for objects in other repositories: this host's, of which the tree is none."""
+_THIS_HOST = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO}
+"""Errors that say nothing of the tree: it is tried again, here or elsewhere."""
 _KEEP = 24 * 3600
 """Seconds that a tree outlives its last use."""
 
@@ -48,7 +59,11 @@ async def located(ctx: Context, request: Request) -> str:
         data = await ctx.load(request.tree)
         try:
             await asyncio.to_thread(_unpack, data, home)
-        except (OSError, tarfile.TarError) as error:
+        except OSError as error:
+            if error.errno in _THIS_HOST:
+                raise
+            raise Permanent(f"the tree cannot be unpacked: {error}") from error
+        except tarfile.TarError as error:
             raise Permanent(f"the tree cannot be unpacked: {error}") from error
     return str(home)
 
@@ -82,9 +97,10 @@ def _unpack(data: bytes, home: Path) -> None:
 
 
 def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, home: Path) -> None:
-    """One file or directory; a repository has no links, which could lead elsewhere. Raises TarError."""
+    """One file or directory: nothing leads elsewhere, nothing grows beyond the archive. Raises TarError."""
     parts = PurePosixPath(member.name).parts
-    if not (member.isreg() or member.isdir()) or {"..", "/"} & set(parts):
+    plain = (member.isreg() and not member.issparse()) or member.isdir()
+    if not plain or {"..", "/"} & set(parts) or tuple(map(str.lower, parts)) in _ELSEWHERE:
         raise tarfile.TarError(f"{member.name} is no part of a repository")
     target = home.joinpath(*parts)
     content = archive.extractfile(member)
@@ -98,5 +114,6 @@ def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, home: Path) -> Non
 def _forget_old(trees: Path) -> None:
     oldest = time.time() - _KEEP  # noqa: TID251 - compared with times of files, which are wall times
     for home in trees.iterdir():
-        if home.stat().st_mtime < oldest:
-            shutil.rmtree(home, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another process forgets, too
+            if home.stat().st_mtime < oldest:
+                shutil.rmtree(home, ignore_errors=True)

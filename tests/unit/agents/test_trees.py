@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import tarfile
@@ -15,6 +16,7 @@ from switchgear.steps import packing
 from switchgear_agents.check_repo.checkout import fetch
 from switchgear_agents.lint.ruff import lint
 from switchgear_agents.metrics.measure import measure
+from switchgear_agents.places import git_reads
 from switchgear_agents.repository import LintRequest
 from switchgear_agents.secrets.scan import scan
 from switchgear_agents.trees import located
@@ -77,6 +79,10 @@ def _is_used(home: str) -> bool:
         ("../outside", tarfile.REGTYPE, ""),
         ("/outside", tarfile.REGTYPE, ""),
         ("HEAD", tarfile.LNKTYPE, "config"),
+        ("objects/info/alternates", tarfile.REGTYPE, ""),
+        ("./objects//info/Alternates", tarfile.REGTYPE, ""),
+        ("commondir", tarfile.REGTYPE, ""),
+        ("HEAD", tarfile.GNUTYPE_SPARSE, ""),
     ],
 )
 async def test_a_tree_that_leads_elsewhere_is_refused(
@@ -92,3 +98,25 @@ async def test_a_tree_that_leads_elsewhere_is_refused(
     with pytest.raises(Permanent, match="no part of a repository"):
         await located(ctx, LintRequest(tree=tree))
     assert list((cache / "trees").iterdir()) == []
+
+
+async def test_a_repository_in_a_home_under_git_shows_nothing_of_the_home(
+    travelled: tuple[Context, Artifact], cache: Path
+) -> None:
+    """Its step would see all files of the user."""
+    (cache / ".git").mkdir(parents=True)
+    ctx, tree = travelled
+    home = await located(ctx, LintRequest(tree=tree))
+    assert set(git_reads(home)) == {home}
+
+
+async def test_a_full_disk_is_no_fault_of_the_tree(
+    travelled: tuple[Context, Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr("switchgear_agents.trees._write", full)
+    ctx, tree = travelled
+    with pytest.raises(OSError, match="no space left"):
+        await located(ctx, LintRequest(tree=tree))
