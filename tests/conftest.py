@@ -10,12 +10,20 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, settings
 
 from switchgear import errors
 from switchgear.server import Durability, EmbeddedServer, find_binary
 
 StartServer = Callable[..., Awaitable[EmbeddedServer]]
 """Starts a server for one test: `await private_server(durability="durable", settings="…")`."""
+
+
+# The time that an example takes is that of the machine, and fails no test.
+settings.register_profile(
+    "unhurried", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("unhurried")
 
 
 def pytest_configure() -> None:

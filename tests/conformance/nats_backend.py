@@ -12,6 +12,7 @@ from switchgear.bus.connection import Options, connect
 from switchgear.bus.port import Appended, Bus, Refused
 from switchgear.bus.streams import StreamSettings
 from tests.conformance.support import RawError
+from tests.patience import PATIENCE
 
 WRONG_LAST_SEQUENCE = 10071
 LEDGER_BYTES = 64 * 1024 * 1024
@@ -51,7 +52,7 @@ async def raw_request(url: str, subject: str, headers: bytes, data: bytes) -> by
     place = urlsplit(url)
     reader, writer = await asyncio.open_connection(place.hostname, place.port)
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await reader.readline()
             options: dict[str, Any] = {"verbose": False, "headers": True, "no_responders": True}
             writer.write(b"CONNECT " + json.dumps(options).encode() + b"\r\nSUB _RAW 1\r\n")

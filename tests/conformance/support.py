@@ -9,11 +9,9 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from switchgear.bus.port import Appended, Bus, Refused
 from switchgear.contract import limits, subjects
+from tests.patience import PATIENCE
 
 T = TypeVar("T")
-
-PATIENCE = 5.0
-"""Seconds that a test waits for what must come."""
 
 
 class RawError(Exception):

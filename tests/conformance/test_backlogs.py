@@ -9,7 +9,8 @@ import pytest
 from switchgear.bus.port import Appended, Backlog, Bus, Delivery, Source
 from switchgear.contract import subjects
 from switchgear.errors import NotFound, UsageError
-from tests.conformance.support import PATIENCE, MakeBus, Names, Received
+from tests.conformance.support import MakeBus, Names, Received
+from tests.patience import PATIENCE
 
 
 async def dispatched(bus: Bus, names: Names, *tasks: str) -> list[int]:

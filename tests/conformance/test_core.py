@@ -10,7 +10,8 @@ import pytest
 from switchgear.bus.port import Bus, Message
 from switchgear.contract import subjects
 from switchgear.errors import Unavailable
-from tests.conformance.support import PATIENCE, MakeBus, Names, Received
+from tests.conformance.support import MakeBus, Names, Received
+from tests.patience import PATIENCE
 
 BRIEFLY = timedelta(milliseconds=200)
 """A limit that is to be reached."""

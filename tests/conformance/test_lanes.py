@@ -11,7 +11,8 @@ from switchgear.bus.port import Appended, Bus, Delivery
 from switchgear.contract import subjects
 from switchgear.contract.stored import expect_headers, header_block
 from switchgear.errors import NotFound
-from tests.conformance.support import PATIENCE, MakeBus, Names, Received
+from tests.conformance.support import MakeBus, Names, Received
+from tests.patience import PATIENCE
 
 SHORT = timedelta(milliseconds=300)
 """A lease that ends within a test."""

@@ -11,7 +11,8 @@ from switchgear.bus.port import Appended, Bus, Message, Refused
 from switchgear.contract import subjects
 from switchgear.contract.stored import Stored, expect_headers, expectation, header_block
 from switchgear.errors import ProtocolError
-from tests.conformance.support import PATIENCE, MakeBus, Names, Received
+from tests.conformance.support import MakeBus, Names, Received
+from tests.patience import PATIENCE
 
 
 async def add(bus: Bus, scope: str, event: subjects.Event, expect: int, body: bytes = b"{}") -> int:

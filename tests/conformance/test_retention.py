@@ -14,7 +14,8 @@ from switchgear.errors import Unavailable
 from switchgear.server import EmbeddedServer
 from switchgear.testing.memory import MemoryBroker, MemoryBus
 from tests.conformance.nats_backend import NatsBackend
-from tests.conformance.support import PATIENCE, Backend, Names
+from tests.conformance.support import Backend, Names
+from tests.patience import PATIENCE
 
 ROOM = 256 * limits.KIB
 BODY = bytes(16 * limits.KIB)

@@ -13,8 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-BOUND = 30.0
-"""Seconds after which a wait in these tests has failed; everything here takes a fraction of it."""
+from tests.patience import PATIENCE
 
 AGENT = '''
 import asyncio
@@ -56,13 +55,13 @@ def alive(pid: int) -> bool:
 
 def until(met: Callable[[], Any], what: str) -> Any:
     """What `met` returns once it is true."""
-    end = time.monotonic() + BOUND
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         found = met()
         if found:
             return found
         time.sleep(0.02)
-    raise AssertionError(f"not within {BOUND:g} s: {what}")
+    raise AssertionError(f"not within {PATIENCE:g} s: {what}")
 
 
 class Told:
@@ -102,7 +101,7 @@ class Place:
         return Told(
             subprocess.run(
                 self.command(*arguments), cwd=self.folder, env=self.environment | environment,
-                input=input, capture_output=True, text=True, timeout=BOUND, check=False,
+                input=input, capture_output=True, text=True, timeout=PATIENCE, check=False,
             )
         )  # fmt: skip
 
@@ -131,7 +130,7 @@ class Dev(Place):
 
     def __enter__(self) -> Self:
         assert self.process.stdout is not None
-        readable, _, _ = select.select([self.process.stdout], [], [], BOUND)
+        readable, _, _ = select.select([self.process.stdout], [], [], PATIENCE)
         line = self.process.stdout.readline() if readable else b""
         if not line:
             self.__exit__()
@@ -143,7 +142,7 @@ class Dev(Place):
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(BOUND)
+                self.process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
@@ -170,7 +169,16 @@ class Dev(Place):
     def interrupt(self) -> int:
         """Ctrl-C; returns the exit code."""
         self.process.send_signal(signal.SIGINT)
-        return self.process.wait(BOUND)
+        return self.process.wait(PATIENCE)
+
+    def until_listed(self, task: str, state: str) -> None:
+        """Wait until the read model has the task in this state: it follows the ledger a moment later."""
+
+        def listed() -> bool:
+            rows = self.run("task", "ls", "--state", state, "--json").json["tasks"]
+            return task in [row["id"] for row in rows]
+
+        until(listed, f"{task} is listed as {state}")
 
     def submit(self, name: str, *options: str) -> str:
         """Submit a greeting; returns the task's id."""

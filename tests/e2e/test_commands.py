@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.mesh import Dev
+from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("nats_binary")]
 
@@ -45,7 +46,7 @@ def test_on_a_terminal_progress_is_drawn_beside_the_data(dev: Dev) -> None:
         while data := os.read(terminal, 4096):
             seen += data
     os.close(terminal)
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert json.loads(output) == {"text": "hello slow"}
     text = seen.decode()
     assert "\x1b[" in text
@@ -58,7 +59,7 @@ def test_only_the_id_is_data(dev: Dev) -> None:
     identity = told.out.strip()
     assert len(identity) == 26
     assert f"switchgear task result {identity}" in told.err
-    result = dev.run("task", "result", identity, "--timeout", "20s")
+    result = dev.run("task", "result", identity, "--timeout", "50s")
     assert result.json == {"text": "hello Ada"}
 
 
@@ -132,6 +133,7 @@ def test_watching_a_failed_task_ends_with_one(dev: Dev) -> None:
 def test_tasks_are_listed_shown_and_explained(dev: Dev) -> None:
     identity = dev.submit("Lister")
     assert dev.run("task", "result", identity).code == 0
+    dev.until_listed(identity, "completed")
     listed = dev.run("task", "ls", "--search", identity, "--json")
     assert listed.json["schema"] == "switchgear/task-list"
     assert [row["id"] for row in listed.json["tasks"]] == [identity]
@@ -151,6 +153,7 @@ def test_tasks_are_listed_shown_and_explained(dev: Dev) -> None:
 def test_an_open_list_leaves_out_what_has_ended(dev: Dev) -> None:
     identity = dev.submit("Done")
     assert dev.run("task", "result", identity).code == 0
+    dev.until_listed(identity, "completed")
     told = dev.run("task", "ls", "--open", "--search", identity)
     assert told.out == "no tasks\n"
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.mesh import Place, alive
+from tests.patience import PATIENCE
 
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.slow,
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(400),
     pytest.mark.usefixtures("nats_binary"),
 ]
 
@@ -38,7 +39,7 @@ def repository(tmp_path: Path) -> Path:
 def demo(place: Place, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         place.command("demo", *arguments), cwd=place.folder, capture_output=True, text=True,
-        env=place.environment | {"TMPDIR": str(place.folder / "tmp")}, timeout=150, check=False,
+        env=place.environment | {"TMPDIR": str(place.folder / "tmp")}, timeout=300, check=False,
     )  # fmt: skip
 
 
@@ -130,7 +131,7 @@ def test_ctrl_c_ends_the_demo_and_its_processes(repository: Path, tmp_path: Path
     states = list((tmp_path / "tmp").glob("switchgear-demo-*/dev.json"))
     pids = _pids(states[0])
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=2 * PATIENCE)
     assert process.returncode == 130, output
     assert [pid for pid in pids if alive(pid)] == []
     assert list((tmp_path / "tmp").glob("switchgear-demo-*")) == []

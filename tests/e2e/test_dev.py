@@ -12,6 +12,7 @@ import pytest
 
 from switchgear.server import EmbeddedServer
 from tests.e2e.mesh import AGENT, Dev, Place, alive, until
+from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("nats_binary")]
 
@@ -66,7 +67,7 @@ def test_a_killed_agent_is_restarted_and_takes_tasks(tmp_path: Path) -> None:
         second = until(lambda: _other(dev, "hello", first), "the agent is started again")
         assert alive(second)
         assert "hello was ended by SIGKILL; again in 0.5 s" in dev.log
-        told = dev.run("task", "submit", "greet", '{"name": "Ada"}', "--wait", "--timeout", "25s")
+        told = dev.run("task", "submit", "greet", '{"name": "Ada"}', "--wait", "--timeout", "50s")
         assert told.code == 0, told.err
         checks = {one["name"]: one for one in dev.run("doctor", "--json").json["checks"]}
         assert checks["processes"]["verdict"] == "warn"
@@ -100,11 +101,11 @@ def test_a_drained_agent_stays_away_and_can_come_back(tmp_path: Path) -> None:
         identity = dev.submit("Later")
         mine = dev.start("agent", "run", "hello:agent")
         try:
-            result = dev.run("task", "result", identity, "--timeout", "25s")
+            result = dev.run("task", "result", identity, "--timeout", "50s")
             assert result.json == {"text": "hello Later"}
         finally:
             mine.send_signal(signal.SIGTERM)
-            output, _ = mine.communicate(timeout=30)
+            output, _ = mine.communicate(timeout=PATIENCE)
         assert mine.returncode == 0, output
 
 
@@ -114,8 +115,7 @@ def test_state_is_kept_unless_it_shall_be_fresh(tmp_path: Path) -> None:
         assert dev.run("task", "result", identity).code == 0
     with Dev(tmp_path) as dev:
         assert dev.run("task", "result", identity).json == {"text": "hello Kept"}
-        listed = dev.run("task", "ls", "--json").json["tasks"]
-        assert identity in [row["id"] for row in listed]
+        dev.until_listed(identity, "completed")
     with Dev(tmp_path, "hello:agent", "--fresh", "--durability", "durable") as dev:
         assert dev.run("task", "show", identity).code == 3
         assert dev.run("task", "ls").out == "no tasks\n"
@@ -172,7 +172,7 @@ def test_the_ready_line_names_url_and_next_commands(tmp_path: Path) -> None:
                 break
     finally:
         mesh.send_signal(signal.SIGINT)
-        mesh.communicate(timeout=30)
+        mesh.communicate(timeout=PATIENCE)
     text = "".join(told)
     assert "switchgear is ready at nats://127.0.0.1:" in text
     assert "export SWITCHGEAR_URL=nats://127.0.0.1:" in text
@@ -213,10 +213,12 @@ async def test_the_doctor_tells_of_a_stream_that_was_changed(tmp_path: Path) -> 
         client = Client()
         await client.connect(dev.ready["url"])
         try:
-            answer = await client.request("$JS.API.STREAM.INFO.SG_LEDGER", b"", timeout=5)
+            answer = await client.request("$JS.API.STREAM.INFO.SG_LEDGER", b"", timeout=PATIENCE)
             config = json.loads(answer.data)["config"] | {"max_consumers": -1, "republish": None}
             body = json.dumps({**config, "max_msg_size": 1 << 20}).encode()
-            changed = await client.request("$JS.API.STREAM.UPDATE.SG_LEDGER", body, timeout=5)
+            changed = await client.request(
+                "$JS.API.STREAM.UPDATE.SG_LEDGER", body, timeout=PATIENCE
+            )
             assert "error" not in json.loads(changed.data), changed.data
         finally:
             await client.close()

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.mesh import Dev, until
+from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("nats_binary")]
 
@@ -50,7 +51,7 @@ def test_the_readme_works_as_it_stands_there(tmp_path: Path) -> None:
         assert "Hello, Ada!" in told.out
         ran = subprocess.run(
             [sys.executable, "program.py"], cwd=tmp_path, env=dev.environment,
-            capture_output=True, text=True, timeout=60, check=True,
+            capture_output=True, text=True, timeout=2 * PATIENCE, check=True,
         )  # fmt: skip
     assert {"Hello, Ada!", "Hello, Grace!", "Hello, Edsger!"} == set(ran.stdout.splitlines())
 
@@ -76,16 +77,16 @@ def test_the_how_to_of_schedules_works(tmp_path: Path) -> None:
     with Dev(tmp_path, "reporter:agent") as dev:
         ran = subprocess.run(
             [sys.executable, "weekly.py"], cwd=tmp_path, env=dev.environment,
-            capture_output=True, text=True, timeout=60, check=True,
+            capture_output=True, text=True, timeout=2 * PATIENCE, check=True,
         )  # fmt: skip
         assert ran.stdout.startswith("weekly 20")
-        answers = [dev.run(*shlex.split(line)) for line in shown]
-        assert [answer.code for answer in answers] == [0] * len(shown), answers[-1].err
-        assert {"nightly", "weekly"} <= set(answers[1].out.split())
         declared = until(
             lambda: dev.run("schedule", "ls", "--agent", "reporter", "--json").json["schedules"],
             "the agent's schedule",
         )
+        answers = [dev.run(*shlex.split(line)) for line in shown]
+        assert [answer.code for answer in answers] == [0] * len(shown), answers[-1].err
+        assert {"nightly", "weekly"} <= set(answers[1].out.split())
         offered = dev.run("capability", "ls", "--json").json["capabilities"]
         announced = dev.run("agent", "show", "reporter", "--json").json["instances"]
     assert declared[0]["schedule"]["cron"]["timezone"] == "Europe/Berlin"
@@ -101,7 +102,7 @@ def test_the_how_to_of_topics_works(tmp_path: Path) -> None:
     with Dev(tmp_path, "release:agent") as dev:
         ran = subprocess.run(
             [sys.executable, "tagging.py"], cwd=tmp_path, env=dev.environment,
-            capture_output=True, text=True, timeout=60, check=True,
+            capture_output=True, text=True, timeout=2 * PATIENCE, check=True,
         )  # fmt: skip
         assert ran.stdout.splitlines() == ["app-1.2.0 by release", "1.2.0"]
         tail = dev.start("topic", "tail", "built", "--count", "1", "--json")
@@ -110,7 +111,7 @@ def test_the_how_to_of_topics_works(tmp_path: Path) -> None:
         told = dev.run("topic", "publish", "tagged", '{"ref": "1.2.1"}', "--key", "1.2.1")
         assert told.code == 0, told.err
         heard = json.loads(tail.stdout.readline())
-        tail.wait(30)
+        tail.wait(PATIENCE)
         tail.stdout.close()
     assert (heard["value"], heard["sender"]) == ({"name": "app-1.2.1"}, "release")
 
@@ -137,7 +138,7 @@ def ran(dev: Dev, program: str) -> list[str]:
     """The lines that a program beside the mesh prints."""
     done = subprocess.run(
         [sys.executable, program], cwd=dev.folder, env=dev.environment,
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=2 * PATIENCE, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
@@ -160,7 +161,7 @@ def test_the_how_to_of_cancel_and_signal_works(tmp_path: Path) -> None:
         assert question[0]["question"] == "Release v1.2? changes in v1.2"
         told = dev.run("task", "approve", asked, "--note", "looks good")
         assert told.code == 0, told.err
-        assert dev.run("task", "result", asked, "--timeout", "20s").json == "released v1.2"
+        assert dev.run("task", "result", asked, "--timeout", "50s").json == "released v1.2"
         assert dev.run("task", "cancel", asked).code == 7
 
 
@@ -193,7 +194,7 @@ def test_the_how_to_of_dead_letters_works(tmp_path: Path) -> None:
         other = dev.run("dead", "redrive", newest, "--input", '{"amount": 50}', "--json")
         [again] = other.json["redrives"]
         assert (again["started"], again["changed"]) == (True, True)
-        assert dev.run("task", "result", again["task"], "--timeout", "20s").json == 100
+        assert dev.run("task", "result", again["task"], "--timeout", "50s").json == 100
 
 
 def test_the_how_to_of_durable_work_survives_a_kill(tmp_path: Path) -> None:
@@ -203,7 +204,9 @@ def test_the_how_to_of_durable_work_survives_a_kill(tmp_path: Path) -> None:
     [shown] = re.findall(
         r"^\$ switchgear (task submit .*) --wait$", page.read_text("utf-8"), re.MULTILINE
     )
-    (tmp_path / "orders.py").write_text(agent, encoding="utf-8")
+    assert "timedelta(seconds=3)" in agent
+    awake = agent.replace("timedelta(seconds=3)", "timedelta(seconds=9)")  # while one looks
+    (tmp_path / "orders.py").write_text(awake, encoding="utf-8")
     with Dev(tmp_path, "orders:agent") as dev:
         task = dev.run(*shlex.split(shown)).out.strip()
 
@@ -215,7 +218,7 @@ def test_the_how_to_of_durable_work_survives_a_kill(tmp_path: Path) -> None:
 
         until(is_charged, "the charge, and who runs the task")
         os.kill(dev.pids["orders"], signal.SIGKILL)
-        result = dev.run("task", "result", task, "--timeout", "45s")
+        result = dev.run("task", "result", task, "--timeout", "50s")
         assert result.code == 0, result.err
         events = dev.run("task", "show", task, "--json").json["events"]
     assert result.json["parcels"] == ["parcel with cup", "parcel with pot"]
@@ -262,9 +265,9 @@ def test_the_how_to_of_waiting_for_people_works(tmp_path: Path) -> None:
             return told.code
 
         small = submitted(who="eve", amount=40)
+        assert answered(small, "approval", "alice") == 4  # too early
         large = submitted(who="eve", amount=2000, patience=1)
         assert answered(large, "approval", "local") == 0
-        assert answered(small, "approval", "alice") == 4  # too early
 
         def both_ask() -> bool:
             asked = dev.run("task", "questions", "--json").json["questions"]
@@ -275,9 +278,9 @@ def test_the_how_to_of_waiting_for_people_works(tmp_path: Path) -> None:
         until(both_ask, "both questions")
         assert answered(small, "approval", "carol") == 4
         assert [answered(small, "approval", who) for who in ("local", "alice")] == [4, 0]
-        assert dev.run("task", "result", small, "--timeout", "30s").json == "40 paid to eve"
+        assert dev.run("task", "result", small, "--timeout", "50s").json == "40 paid to eve"
         assert [answered(large, "board", who) for who in ("carol", "dan")] == [0, 0]
-        assert dev.run("task", "result", large, "--timeout", "30s").json == "2000 paid to eve"
+        assert dev.run("task", "result", large, "--timeout", "50s").json == "2000 paid to eve"
 
 
 def test_the_how_to_of_operating_a_mesh_works(tmp_path: Path) -> None:
@@ -304,7 +307,7 @@ def test_the_how_to_of_operating_a_mesh_works(tmp_path: Path) -> None:
         finally:
             for service in started:
                 service.terminate()
-                service.communicate(timeout=30)
+                service.communicate(timeout=PATIENCE)
     assert [service.returncode for service in started] == [0, 0, 0]
 
 
@@ -324,7 +327,7 @@ def test_the_how_to_of_pipelines_works(tmp_path: Path) -> None:
     def told(command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*switchgear, command, "pipelines/publish.toml"], cwd=tmp_path,
-            capture_output=True, text=True, timeout=60, check=False,
+            capture_output=True, text=True, timeout=2 * PATIENCE, check=False,
         )  # fmt: skip
 
     assert fault in told("check").stdout
@@ -347,7 +350,7 @@ def test_the_tests_of_the_how_to_pass(tmp_path: Path) -> None:
         (tmp_path / f"test_block_{number}.py").write_text(code, encoding="utf-8")
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", "."],
-        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+        cwd=tmp_path, capture_output=True, text=True, timeout=2 * PATIENCE, check=False,
     )  # fmt: skip
     written = sum(code.count("async def test_") for code in blocks)
     assert f"{written} passed" in ran.stdout, ran.stdout + ran.stderr
@@ -388,7 +391,7 @@ def test_the_how_to_of_breakers_works(tmp_path: Path) -> None:
             )
             assert "3 calls in a row failed" in state["breaker"]["why"]
             Weather.up = True
-            assert dev.run("task", "result", task, "--timeout", "30s").json == "sunny"
+            assert dev.run("task", "result", task, "--timeout", "50s").json == "sunny"
             events = [
                 one["event"] for one in dev.run("task", "show", task, "--json").json["events"]
             ]

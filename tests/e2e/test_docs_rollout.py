@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.mesh import Dev, until
+from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("nats_binary")]
 
@@ -42,8 +43,8 @@ def test_the_how_to_of_rollouts_works(tmp_path: Path) -> None:
 
         def fell_back() -> bool:
             ran = dev.run("task", "submit", "python-lint", "null", "--wait")
-            task = dev.run("task", "ls", "--json").json["tasks"][0]["id"]
-            history = dev.run("task", "show", task).out
+            task, *_ = until(lambda: dev.run("task", "ls", "--json").json["tasks"], "a listed task")
+            history = dev.run("task", "show", task["id"]).out
             return '"process"' in ran.out and "[fallback: ran on process; after dagger" in history
 
         assert until(fell_back, "the rule in force")
@@ -56,5 +57,5 @@ def test_the_how_to_of_rollouts_works(tmp_path: Path) -> None:
         assert until(refused, "a step that is refused")
         subprocess.run(
             [sys.executable, "switching.py"], cwd=tmp_path, env=dev.environment,
-            capture_output=True, text=True, timeout=60, check=True,
+            capture_output=True, text=True, timeout=2 * PATIENCE, check=True,
         )  # fmt: skip

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.mesh import Dev
+from tests.e2e.mesh import Dev, until
+from tests.patience import PATIENCE
 from tests.unit.steps.sandboxes import needs_sandbox
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("nats_binary"), needs_sandbox]
@@ -32,12 +33,15 @@ def test_the_how_to_of_steps_works(tmp_path: Path) -> None:
     with Dev(tmp_path, "builder:agent") as dev:
         ran = subprocess.run(
             [sys.executable, "packing.py"], cwd=tmp_path, env=dev.environment,
-            capture_output=True, text=True, timeout=60, check=False,
+            capture_output=True, text=True, timeout=2 * PATIENCE, check=False,
         )  # fmt: skip
         assert ran.returncode == 0, ran.stderr
         counted = dev.run("task", "submit", "count", f'"file://{repository}"', "--wait")
-        task = dev.run("task", "ls", "--json").json["tasks"][0]["id"]
-        history = dev.run("task", "show", task).out
+        tasks = until(
+            lambda: dev.run("task", "ls", "--capability", "count", "--json").json["tasks"],
+            "the task is listed",
+        )
+        history = dev.run("task", "show", tasks[0]["id"]).out
     with tarfile.open(tmp_path / "notes.tar.gz") as packed:
         assert "./one.txt" in packed.getnames()
     assert counted.out.strip() == "1"

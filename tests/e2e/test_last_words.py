@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.mesh import Dev
+from tests.e2e.mesh import Dev, until
 
 pytestmark = [
     pytest.mark.e2e,
@@ -33,13 +33,14 @@ def test_crash_of_an_agent_is_shown_with_its_last_words(tmp_path: Path) -> None:
     """Its process is restarted twice; the third one that dies is the last, and its end is kept."""
     (tmp_path / "fragile.py").write_text(AGENT, encoding="utf-8")
     with Dev(tmp_path, "fragile:agent", SWITCHGEAR_LEASE="2s") as dev:
-        told = dev.run("task", "submit", "divide", "0", "--wait", "--timeout", "25s", "--json")
+        told = dev.run("task", "submit", "divide", "0", "--wait", "--timeout", "50s", "--json")
         assert told.code == 1, told.err
-        (row,) = dev.run("task", "ls", "--json").json["tasks"]
+        (row,) = until(lambda: dev.run("task", "ls", "--json").json["tasks"], "it is listed")
+        dev.until_listed(row["id"], "dead")
         shown = dev.run("task", "show", row["id"]).out
         letter = dev.run("dead", "show", row["id"])
         assert dev.log.count("was ended by SIGSEGV") == 3
-        assert dev.run("task", "submit", "divide", "2", "--wait", "--timeout", "25s").code == 0
+        assert dev.run("task", "submit", "divide", "2", "--wait", "--timeout", "50s").code == 0
     for screen in (shown, letter.out):
         assert "LAST WORDS of the process that died" in screen
         assert "  Fatal Python error: Segmentation fault" in screen

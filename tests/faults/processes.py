@@ -13,13 +13,12 @@ from typing import Any, Self
 from nats.aio.msg import Msg
 
 from tests.integration.spine.rawwriter import connected
+from tests.patience import PATIENCE
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 AGENT = HERE / "programs" / "agent.py"
 CRASHING = HERE / "programs" / "crashing.py"
-BOUND = 20.0
-"""Seconds after which a wait in these tests has failed."""
 
 
 class Child:
@@ -36,11 +35,11 @@ class Child:
 
     async def ended(self) -> int:
         """Wait for its end; returns its exit code, negative for a signal."""
-        return await asyncio.wait_for(self._process.wait(), BOUND)
+        return await asyncio.wait_for(self._process.wait(), PATIENCE)
 
     async def says(self, text: str) -> None:
         """Wait until this stands in its output."""
-        async with asyncio.timeout(BOUND):
+        async with asyncio.timeout(PATIENCE):
             while text not in self.output():
                 assert self._process.returncode is None, self.output()
                 await asyncio.sleep(0.01)
@@ -135,7 +134,7 @@ class Gate:
 
     async def holds(self, count: int) -> None:
         """Wait until so many executions have begun in all."""
-        async with asyncio.timeout(BOUND):
+        async with asyncio.timeout(PATIENCE):
             while len(self.entered) < count:
                 self._changed.clear()
                 await self._changed.wait()

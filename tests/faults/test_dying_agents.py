@@ -13,7 +13,7 @@ import pytest
 
 from switchgear import Capability, TaskDead, TaskHandle
 from switchgear.client.mesh import Mesh
-from switchgear.contract import entries
+from switchgear.contract import entries, limits
 from switchgear.lifecycle.history import History
 from tests.faults.conftest import LEASE
 from tests.faults.processes import Child, Children, Gate
@@ -27,6 +27,8 @@ WORK = Capability("work", Text, Text)
 UNSEEN = 3600.0
 """`shown_after`: with so short a lease, a dead instance that was announced as running would count as alive."""
 THIRD = LEASE.total_seconds() / 3
+SHOWN = limits.ANNOUNCE_TTL.total_seconds() / 2
+"""Seconds; a takeover that waited for the announcement to vanish would take longer."""
 
 
 async def announced(mesh: Mesh) -> set[int]:
@@ -67,7 +69,8 @@ async def test_task_of_a_killed_agent_is_taken_over(
     killed = time.monotonic()
     assert await victim.ended() == -signal.SIGKILL
     await gate.holds(2)
-    show(capsys, f"killed agent: taken over after {time.monotonic() - killed:.2f} s, lease {LEASE}")
+    took = time.monotonic() - killed
+    show(capsys, f"killed agent: taken over after {took:.2f} s, lease {LEASE}")
     await gate.open()
     result = await handle.result(timeout=SOON)
     assert Text(f"a by {other.pid}, attempt 1") == result
@@ -75,7 +78,7 @@ async def test_task_of_a_killed_agent_is_taken_over(
     history = await history_of(mesh, handle)
     assert events(history) == ["submitted", "dispatched", "taken-over", "completed"]
     assert takeovers(history) == ["crash"]
-    assert time.monotonic() - killed < LEASE.total_seconds() + 2
+    assert took < SHOWN
 
 
 async def test_told_agent_finishes_what_it_runs(mesh: Mesh, children: Children, gate: Gate) -> None:
@@ -97,7 +100,7 @@ async def test_told_agent_finishes_what_it_runs(mesh: Mesh, children: Children, 
     assert Text(f"a by {first.pid}, attempt 1") == await handle.result(timeout=SOON)
     assert Text(f"late by {second.pid}, attempt 1") == await late.result(timeout=SOON)
     assert await first.ended() == 0
-    await until(lambda: _only(mesh, second), bound=1)
+    await until(lambda: _only(mesh, second))
 
 
 async def test_told_agent_hands_back_what_takes_too_long(
@@ -112,7 +115,7 @@ async def test_told_agent_hands_back_what_takes_too_long(
     await joined(mesh, second)
     first.tell(signal.SIGTERM)
     assert await first.ended() == 0
-    await until(lambda: _only(mesh, second), bound=1)
+    await until(lambda: _only(mesh, second))
     await gate.holds(2)
     await gate.open()
     assert Text(f"a by {second.pid}, attempt 1") == await handle.result(timeout=SOON)
@@ -163,7 +166,7 @@ async def test_silent_instance_disappears_when_its_ttl_ends(mesh: Mesh, raw: Raw
         "process": 1,
     }
     await raw.store(
-        "sg.announce.ghost.ghost-1", json.dumps(announcement).encode(), {"Nats-TTL": "1s"}
+        "sg.announce.ghost.ghost-1", json.dumps(announcement).encode(), {"Nats-TTL": "3s"}
     )
 
     async def there() -> bool:
@@ -172,5 +175,5 @@ async def test_silent_instance_disappears_when_its_ttl_ends(mesh: Mesh, raw: Raw
     async def gone() -> bool:
         return set() == await announced(mesh)
 
-    await until(there, bound=0.9)
-    await until(gone, bound=5)
+    await until(there)
+    await until(gone)

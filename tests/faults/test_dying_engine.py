@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Self
 
@@ -21,10 +21,11 @@ from switchgear.client.mesh import Mesh
 from switchgear.contract import entries
 from switchgear.contract.announcement import Announcement, BreakerState
 from switchgear.lifecycle.history import History
-from tests.faults.processes import BOUND, ROOT, Child, Children, Gate
+from tests.faults.processes import ROOT, Child, Children, Gate
 from tests.faults.programs.agent import Text
 from tests.faults.programs.engine_agent import CONCURRENCY, IN_A_ROW, OPEN_FOR
-from tests.integration.spine.stage import Stage, history_of, until
+from tests.integration.spine.stage import SOON, Stage, history_of, until
+from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults]
 
@@ -32,7 +33,6 @@ BUILD = Capability("build", Text, Text)
 TASKS = 40
 HELD = 2
 """Tasks that are in the middle of their handler, before their container, when the engine dies."""
-LONG = timedelta(seconds=BOUND)
 RECOVERED = 3
 """Tasks that its instance completes after the engine is back: a probe, and others."""
 OPEN_AT_A_TIME = 10
@@ -54,7 +54,7 @@ class Engine:
 
     async def dies_at_work(self) -> None:
         """Kill it while an execution is under way, of which it has sent no answer and never will."""
-        async with asyncio.timeout(BOUND):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 self.child.tell(signal.SIGSTOP)
                 await asyncio.to_thread(os.waitid, os.P_PID, self.child.pid, os.WSTOPPED)
@@ -96,7 +96,7 @@ class Load:
 
     async def submit(self, text: str) -> None:
         """One more, as soon as few enough are open."""
-        async with asyncio.timeout(BOUND):
+        async with asyncio.timeout(PATIENCE):
             await self._room.acquire()
         handle = await self.mesh.submit(BUILD, Text(text))
         self.handles.append(handle)
@@ -116,7 +116,7 @@ class Load:
         enough = self.done_by(pid) + count
 
         async def feed() -> None:
-            async with asyncio.timeout(BOUND):
+            async with asyncio.timeout(PATIENCE):
                 while self.done_by(pid) < enough:
                     await self.submit(f"t{len(self.handles)}")
 
@@ -157,7 +157,7 @@ class Load:
 
     async def _ended(self, handle: TaskHandle[Text]) -> None:
         try:
-            text, _, pid = (await handle.result(timeout=LONG)).text.partition(" built by ")
+            text, _, pid = (await handle.result(timeout=SOON)).text.partition(" built by ")
             self.results.append((text, int(pid)))
         finally:
             self._room.release()

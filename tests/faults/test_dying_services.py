@@ -16,6 +16,7 @@ from tests.faults.processes import Child, Children
 from tests.faults.programs.agent import Text
 from tests.integration.spine import stage as spine
 from tests.integration.spine.stage import SOON, Stage, gated, show, until
+from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults]
 
@@ -40,14 +41,13 @@ async def test_killed_coordinator_loses_nothing(
     await gate.until(lambda: len(gate.left) >= 20)
     victim.tell(signal.SIGKILL)
     killed = time.monotonic()
-    handles = await asyncio.wait_for(submitting, 10)
+    handles = await asyncio.wait_for(submitting, PATIENCE)
     results = await asyncio.gather(*(one.result(timeout=SOON) for one in handles))
     took = time.monotonic() - killed
     show(capsys, f"killed coordinator: all {COUNT} tasks ended after {took:.2f} s")
     assert await victim.ended() == -signal.SIGKILL
     assert [f"t{n} 1 gated" for n in range(COUNT)] == [one.text for one in results]
     assert {1} == set(Counter(gate.entered).values())
-    assert took < 5
     survivor.tell(signal.SIGTERM)
     assert await survivor.ended() == 0
 
@@ -89,7 +89,7 @@ async def test_processes_come_back_after_a_kill_of_the_server(
     server.kill()
     await server.restart()
     listening = time.monotonic()
-    handles = await asyncio.wait_for(submitting, 10)
+    handles = await asyncio.wait_for(submitting, PATIENCE)
     results = await asyncio.gather(*(one.result(timeout=SOON) for one in handles))
     took = time.monotonic() - listening
     show(capsys, f"killed server: all {COUNT} tasks ended {took:.2f} s after it listened")

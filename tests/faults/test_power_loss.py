@@ -24,6 +24,7 @@ from tests.faults.tools.needs import need
 from tests.faults.tools.power import PowerFolder, missing
 from tests.faults.tools.volume import Loss
 from tests.integration.spine.stage import OWNER, Stage, Text, scope_of, show
+from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults]
 
@@ -31,7 +32,6 @@ WORK = Capability("work", Text, Text)
 POINTS = 5
 WRITERS = 16
 """Submissions that are under way at once."""
-BOUND = 30.0
 
 
 def crash_points() -> Iterator[int]:
@@ -71,7 +71,7 @@ class Writers:
 
     async def reach(self, count: int) -> None:
         """Wait until so many are acknowledged."""
-        async with asyncio.timeout(BOUND):
+        async with asyncio.timeout(PATIENCE):
             while len(self.acknowledged) < count:
                 self._grown.clear()
                 await self._grown.wait()

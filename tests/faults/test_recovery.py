@@ -30,14 +30,16 @@ pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.slow]
 WORK = Capability("work", Text, Text)
 THIRD = LEASE.total_seconds() / 3
 ROUNDS = 5
-TAKEOVER = 1.0
-"""Seconds from a kill to the next execution; half of it is what the design promises on a quiet machine."""
-STANDBY = 2.0
-RESTARTED = 2.0
+TAKEOVER = limits.LANE_ACK_WAIT.total_seconds() / 2
+"""Seconds from a kill to the next execution: usually half of one, and a lease without the broker's word."""
+STANDBY = 10 * limits.INTAKE_ACK_WAIT.total_seconds()
+"""Seconds that a task may wait when a replica dies that has it; usually little more than its intake waits."""
+RESTARTED = limits.ANNOUNCE_EVERY.total_seconds()
+"""Seconds after which a mesh that noticed nothing would be put right; usually it takes a tenth of one."""
 SLOTS = 4
 """Of the agents here."""
-MARGIN = 1.0
-"""Seconds beyond the lease."""
+MARGIN = limits.ANNOUNCE_TTL.total_seconds() / 2
+"""Seconds beyond the lease: less than its announcement stands."""
 
 
 @pytest_asyncio.fixture

@@ -20,13 +20,14 @@ from switchgear.ids import new_id
 from switchgear.projections import service
 from switchgear.projections.service import observe
 from switchgear.server import EmbeddedServer
+from tests.patience import PATIENCE
 from tests.unit.projections.feed import Feed, Scope
 
 pytestmark = pytest.mark.integration
 
 StartServer = Callable[..., Awaitable[EmbeddedServer]]
 T = TypeVar("T")
-PATIENCE = timedelta(seconds=20)
+SOON = timedelta(seconds=PATIENCE)
 TIMEOUT = timedelta(seconds=5)
 
 
@@ -38,7 +39,7 @@ async def observing(url: str, path: Path) -> AsyncGenerator[Bus]:
     ready = asyncio.Event()
     running = asyncio.create_task(observe(service, path, ready=ready.set))
     try:
-        async with asyncio.timeout(PATIENCE.total_seconds()):
+        async with asyncio.timeout(PATIENCE):
             await ready.wait()
         yield client
         assert not running.done()
@@ -85,7 +86,7 @@ async def listed(
     """The owner's list, as soon as it is as wanted."""
     found: object = None
     try:
-        async with asyncio.timeout(PATIENCE.total_seconds()):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 try:
                     found = await ask(bus, "list", owner, b"{}", queries.TaskList)
@@ -135,7 +136,7 @@ async def test_a_raw_end_changes_no_row(
         await Writer(bus, owner).append(scope, "submitted", 0)
         bus.core.publish(f"{scope.scope[:-1]}cancelled", scope.add("cancelled").data)
         query = codec.encode(queries.TimelineQuery(root="t1"))
-        async with asyncio.timeout(PATIENCE.total_seconds()):
+        async with asyncio.timeout(PATIENCE):
             told = await ask(bus, "timeline", owner, query, queries.Timeline)
             while len(told.moments) < 2:
                 told = await ask(bus, "timeline", owner, query, queries.Timeline)

@@ -19,18 +19,16 @@ from nats.aio.client import Client
 
 from switchgear import errors
 from switchgear.server import EmbeddedServer, binary, find_binary
+from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("nats_binary")]
-
-BOUND = 5.0
-"""Seconds after which a wait in these tests has failed."""
 
 StartServer = Callable[..., Awaitable[EmbeddedServer]]
 
 
 def varz(server: EmbeddedServer) -> dict[str, Any]:
     """What the server says about its own settings."""
-    with urlopen(f"{server.monitoring_url}/varz", timeout=BOUND) as answer:
+    with urlopen(f"{server.monitoring_url}/varz", timeout=PATIENCE) as answer:
         return json.load(answer)
 
 
@@ -45,7 +43,7 @@ def alive(pid: int) -> bool:
 
 async def gone(pid: int) -> None:
     """Wait until a process that is not our child has ended."""
-    async with asyncio.timeout(BOUND):
+    async with asyncio.timeout(PATIENCE):
         while alive(pid):
             await asyncio.sleep(0.01)
 
@@ -97,7 +95,7 @@ async def test_the_end_of_a_connection_is_announced_inside_the_mesh(
     await watcher.flush()
     dying = await connect(server, "agent-7")
     await dying.close()
-    event = json.loads((await events.next_msg(timeout=BOUND)).data)
+    event = json.loads((await events.next_msg(timeout=PATIENCE)).data)
     assert event["client"]["name"] == "agent-7"
     assert event["client"]["acc"] == "MESH"
     await watcher.close()
@@ -185,7 +183,7 @@ async def test_a_taken_port_is_an_error(nats_server: EmbeddedServer, tmp_path: P
 async def test_a_cancelled_start_leaves_no_server(tmp_path: Path) -> None:
     server = EmbeddedServer(tmp_path)
     start = asyncio.create_task(server.start())
-    async with asyncio.timeout(BOUND):
+    async with asyncio.timeout(PATIENCE):
         while not server.running:
             await asyncio.sleep(0)
     pid = server.pid
@@ -217,7 +215,7 @@ async def test_a_server_dies_with_a_killed_owner_and_frees_its_store(tmp_path: P
     )
     try:
         assert owner.stdout is not None
-        pid = int(await asyncio.wait_for(owner.stdout.readline(), BOUND))
+        pid = int(await asyncio.wait_for(owner.stdout.readline(), PATIENCE))
     finally:
         os.kill(owner.pid, signal.SIGKILL)
         await owner.communicate()

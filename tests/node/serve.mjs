@@ -1,5 +1,5 @@
 // Serve the capability `node-upper` (a text, in upper case): node serve.mjs URL
-// Prints "ready" once its lanes exist. SIGTERM, or a drain command, lets it finish and leave.
+// Prints "ready" once its lanes exist, and "begun TASK" for each execution. SIGTERM, or a drain command, lets it finish and leave.
 import { jetstream } from "@nats-io/jetstream";
 import { createInbox } from "@nats-io/nats-core";
 import { connect } from "@nats-io/transport-node";
@@ -110,6 +110,7 @@ function begin(message) {
 async function serve(attempt) {
   const dispatched = await attempt.receive(cancels.has(attempt.task));
   if (dispatched === null) return;
+  console.log(`begun ${attempt.task}`);
   const text = await attempt.input();
   if (typeof text !== "string") {
     const message = "not a text";

@@ -28,12 +28,12 @@ from switchgear.coordinator.service import Coordinator
 from switchgear.lifecycle.history import fold
 from switchgear.server import EmbeddedServer
 from tests.node.program import require_node
+from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.node, pytest.mark.integration]
 
 HERE = Path(__file__).parent
-BOUND = 15.0
-"""Seconds after which a wait in these tests has failed."""
+SOON = timedelta(seconds=PATIENCE)
 OWNER = "ana"
 UPPER = Capability("node-upper", str, str)
 
@@ -64,13 +64,13 @@ class Program:
     async def line(self) -> str:
         """Its next line of output."""
         assert self._process.stdout is not None
-        line = await asyncio.wait_for(self._process.stdout.readline(), BOUND)
+        line = await asyncio.wait_for(self._process.stdout.readline(), PATIENCE)
         assert line, await self.complaint()
         return line.decode().strip()
 
     async def complaint(self) -> str:
         """What it wrote to standard error, after its end."""
-        _, said = await asyncio.wait_for(self._process.communicate(), BOUND)
+        _, said = await asyncio.wait_for(self._process.communicate(), PATIENCE)
         return said.decode()
 
     def tell(self, number: signal.Signals) -> None:
@@ -79,7 +79,7 @@ class Program:
 
     async def ended(self) -> int:
         """Its exit code."""
-        return await asyncio.wait_for(self._process.wait(), BOUND)
+        return await asyncio.wait_for(self._process.wait(), PATIENCE)
 
 
 @asynccontextmanager
@@ -157,7 +157,7 @@ def test_the_other_fold_agrees_with_the_published_histories() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=PATIENCE,
     )
     assert done.stdout.splitlines()[-1].endswith(" histories")
     assert done.stdout.splitlines()[:-1] == []
@@ -192,12 +192,12 @@ async def test_a_node_client_is_not_deceived_by_a_forged_result(running: Running
     """A result without compare-and-set stands in the ledger before any agent is there."""
     scope = subjects.scope("greet", OWNER, "forged")
     asking = asyncio.create_task(submitted(running.url, "greet", "ada", "forged"))
-    async with asyncio.timeout(BOUND):
+    async with asyncio.timeout(PATIENCE):
         while not (stored := await running.bus.ledger.history(scope)):
             await asyncio.sleep(0.02)
     forged = json.loads(stored[0].data) | {"hold": 1, "output": "hello mallory", "id": "forged"}
     running.bus.core.publish(f"{scope[:-1]}completed", json.dumps(forged).encode())
-    async with asyncio.timeout(BOUND):
+    async with asyncio.timeout(PATIENCE):
         while not (await running.bus.ledger.history(scope))[-1].subject.endswith("completed"):
             await asyncio.sleep(0.02)
     async with serving(running.url, greeter()):
@@ -216,7 +216,7 @@ async def node_agent(url: str) -> AsyncGenerator[Program]:
 async def test_a_python_client_gets_the_result_of_a_node_agent(running: Running) -> None:
     async with node_agent(running.url):
         handle = await running.mesh.submit(UPPER, "straße", require_agent=True)
-        assert await handle.result(timeout=timedelta(seconds=BOUND)) == "STRASSE"
+        assert await handle.result(timeout=SOON) == "STRASSE"
         explained = await running.mesh.ask("explain", ExplainQuery(task=handle.id), Explanation)
     assert (explained.state, explained.voids) == ("completed", ())
 
@@ -224,9 +224,7 @@ async def test_a_python_client_gets_the_result_of_a_node_agent(running: Running)
 async def test_payloads_beyond_the_inline_limit_travel_as_blobs_both_ways(running: Running) -> None:
     text = "ab" * 200_000
     async with node_agent(running.url):
-        assert (
-            await running.mesh.call(UPPER, text, timeout=timedelta(seconds=BOUND)) == "AB" * 200_000
-        )
+        assert await running.mesh.call(UPPER, text, timeout=SOON) == "AB" * 200_000
         code, said = await submitted(running.url, "node-upper", text)
     assert (code, said["output"]) == (0, "AB" * 200_000)
 
@@ -237,7 +235,7 @@ async def test_a_node_agent_serves_many_tasks_of_all_priorities(running: Running
             await running.mesh.submit(UPPER, f"task {number}", priority=priority)
             for number, priority in enumerate(["high", "normal", "low"] * 7)
         ]
-        results = [await one.result(timeout=timedelta(seconds=BOUND)) for one in handles]
+        results = [await one.result(timeout=SOON) for one in handles]
     assert results == [f"TASK {number}" for number in range(21)]
 
 
@@ -246,17 +244,15 @@ async def test_a_node_agent_refuses_input_of_another_type_for_good(running: Runn
     async with node_agent(running.url):
         handle = await running.mesh.submit("node-upper", {"text": 1})
         with pytest.raises(errors.TaskRejected, match="SG1203"):
-            await handle.result(timeout=timedelta(seconds=BOUND))
+            await handle.result(timeout=SOON)
 
 
 async def test_a_node_agent_drains_on_sigterm_and_leaves_the_registry(running: Running) -> None:
     async with node_agent(running.url) as agent:
         handle = await running.mesh.submit(UPPER, "sleep 1")
-        async with asyncio.timeout(BOUND):
-            while not (await running.mesh.agents()).instances:
-                await asyncio.sleep(0.02)
+        assert await agent.line() == f"begun {handle.id}"
         agent.tell(signal.SIGTERM)
-        assert await handle.result(timeout=timedelta(seconds=BOUND)) == "SLEEP 1"
+        assert await handle.result(timeout=SOON) == "SLEEP 1"
         assert await agent.ended() == 0
 
 
@@ -284,15 +280,12 @@ async def test_a_task_of_a_killed_node_agent_is_taken_over(private_server: Start
         await mesh.start()
         stack.push_async_callback(mesh.close)
         first = await stack.enter_async_context(node_agent(server.url))
-        handle = await mesh.submit(UPPER, "sleep 0.9")
+        handle = await mesh.submit(UPPER, "sleep 3")
         scope = subjects.scope("node-upper", OWNER, handle.id)
-        async with asyncio.timeout(BOUND):
-            while len(await client.ledger.history(scope)) < 2:
-                await asyncio.sleep(0.01)
-        await asyncio.sleep(0.2)
+        assert await first.line() == f"begun {handle.id}"
         first.tell(signal.SIGKILL)
         await stack.enter_async_context(node_agent(server.url))
-        assert await handle.result(timeout=timedelta(seconds=BOUND)) == "SLEEP 0.9"
+        assert await handle.result(timeout=SOON) == "SLEEP 3"
         history = fold(scope, await client.ledger.history(scope))
     events = [valid.subject.event for valid in history.valid]
     assert events == ["submitted", "dispatched", "taken-over", "completed"]
@@ -300,12 +293,11 @@ async def test_a_task_of_a_killed_node_agent_is_taken_over(private_server: Start
 
 
 async def test_a_cancelled_task_of_a_node_agent_ends_as_cancelled(running: Running) -> None:
-    async with node_agent(running.url):
-        handle = await running.mesh.submit(UPPER, "sleep 10", key="cancel-me")
+    async with node_agent(running.url) as agent:
+        handle = await running.mesh.submit(UPPER, f"sleep {PATIENCE}", key="cancel-me")
         scope = subjects.scope("node-upper", OWNER, handle.id)
-        async with asyncio.timeout(BOUND):
-            while len(stored := await running.bus.ledger.history(scope)) < 2:
-                await asyncio.sleep(0.01)
+        assert await agent.line() == f"begun {handle.id}"
+        stored = await running.bus.ledger.history(scope)
         body = json.loads(stored[0].data)
         asked = {key: body[key] for key in ("v", "task", "time", "writer", "status")}
         await running.bus.ledger.append(
@@ -315,7 +307,7 @@ async def test_a_cancelled_task_of_a_node_agent_ends_as_cancelled(running: Runni
             expect=stored[-1].sequence,
         )
         with pytest.raises(errors.TaskCancelled, match="changed my mind"):
-            await handle.result(timeout=timedelta(seconds=BOUND))
+            await handle.result(timeout=SOON)
         history = fold(scope, await running.bus.ledger.history(scope))
     assert history.end is not None
     assert history.end.writer.startswith("node-agent-")

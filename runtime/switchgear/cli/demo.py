@@ -24,7 +24,7 @@ AGENTS: Final = (
     "switchgear_agents.lint:agent",
     "switchgear_agents.metrics:agent",
 )
-PATIENCE: Final = 5.0
+PATIENCE: Final = 20.0
 """Seconds to wait until the read model has read the run's last entry."""
 _POLL: Final = 0.02
 

@@ -20,13 +20,12 @@ from typing import Any, Self
 
 from tests.faults.tools.powerfs import unmount
 from tests.faults.tools.volume import Loss
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[3]
 LIBRARY = "fuse3"
 """The library that is loaded, and Debian's package with it."""
 DEVICE = Path("/dev/fuse")
-BOUND = 20.0
-"""Seconds after which the file system counts as stuck."""
 
 
 def missing() -> str:
@@ -114,14 +113,14 @@ class PowerFolder:
     async def _answer(self) -> dict[str, Any]:
         assert self._process is not None
         assert self._process.stdout is not None
-        line = await asyncio.wait_for(self._process.stdout.readline(), BOUND)
+        line = await asyncio.wait_for(self._process.stdout.readline(), PATIENCE)
         if not line:
             raise RuntimeError(f"the file system ended: {self._last_words()}")
         return json.loads(line)
 
     async def _mounted(self) -> None:
         """Wait until the mount point is another file system; the answer comes a moment earlier."""
-        async with asyncio.timeout(BOUND):
+        async with asyncio.timeout(PATIENCE):
             while not self.mount.is_mount():
                 await asyncio.sleep(0.01)
 
@@ -137,7 +136,7 @@ class PowerFolder:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         # Not `communicate`: pipes are closed with the process.
-        await asyncio.wait_for(process.wait(), BOUND)
+        await asyncio.wait_for(process.wait(), PATIENCE)
         if process.stdin is not None:
             process.stdin.close()
         await asyncio.to_thread(unmount, str(self.mount))

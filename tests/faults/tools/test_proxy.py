@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from tests.faults.tools.frames import Scanner
 from tests.faults.tools.proxy import FaultProxy, Way
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.faults
 
@@ -28,7 +29,6 @@ FRAMES = [
     b"ping\r\n",
 ]
 STREAM = b"".join(FRAMES)
-BOUND = 5.0
 
 
 @given(st.lists(st.integers(0, len(STREAM)), max_size=12))
@@ -96,12 +96,12 @@ class Line:
 
     async def hear(self, count: int) -> bytes:
         """So many bytes."""
-        return await asyncio.wait_for(self._reader.readexactly(count), BOUND)
+        return await asyncio.wait_for(self._reader.readexactly(count), PATIENCE)
 
     async def end(self) -> bytes:
         """What comes before a reset."""
         heard = b""
-        async with asyncio.timeout(BOUND):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 try:
                     heard += await self._reader.readexactly(1)
@@ -136,9 +136,9 @@ async def test_cut_comes_at_its_frame(
     cut = proxy.cut_next("up", b"pub", inside=inside)
     async with line(proxy) as one:
         one.writer.write(STREAM)
-        await asyncio.wait_for(cut.wait(), BOUND)
+        await asyncio.wait_for(cut.wait(), PATIENCE)
         await one.end()
-        await asyncio.wait_for(echo.was_reset.wait(), BOUND)
+        await asyncio.wait_for(echo.was_reset.wait(), PATIENCE)
     assert bytes(echo.heard) == FRAMES[0] + passed
 
 
@@ -162,7 +162,7 @@ async def test_swallowed_bytes_are_lost_and_healing_resets(
         await one.hear(6)
         proxy.swallow(way)
         one.writer.write(b"PONG\r\n")
-        async with asyncio.timeout(BOUND):
+        async with asyncio.timeout(PATIENCE):
             while proxy.swallowed[way] < 6:
                 await asyncio.sleep(0.001)
         assert (b"PONG" in echo.heard) == (way == "down")

@@ -8,8 +8,7 @@ from collections.abc import Callable
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-PATIENCE = 5.0
-"""Seconds that a test waits for anything."""
+from tests.patience import PATIENCE
 
 
 class Cut:

@@ -22,7 +22,8 @@ from switchgear.bus.port import Message
 from switchgear.contract import subjects
 from switchgear.errors import NotFound, ProtocolError, Unavailable
 from switchgear.server import EmbeddedServer
-from tests.integration.bus.faults import PATIENCE, Cut, until
+from tests.integration.bus.faults import Cut, until
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.integration
 
@@ -189,7 +190,7 @@ async def test_standard_clients_read_our_blobs(nats_server: EmbeddedServer, bus:
 async def test_request_without_a_listener_fails_at_once(bus: NatsBus, capability: str) -> None:
     with pytest.raises(Unavailable, match="nobody listens"):
         await asyncio.wait_for(
-            bus.core.request(f"x.{capability}", b"", timeout=timedelta(seconds=30)), 1
+            bus.core.request(f"x.{capability}", b"", timeout=timedelta(hours=1)), PATIENCE
         )
 
 
@@ -207,7 +208,7 @@ async def test_request_over_a_line_that_breaks_fails_at_once(
     await cut_bus.core.subscribe(f"x.{capability}", lambda _: cut.cut())
     with pytest.raises(Unavailable):
         await asyncio.wait_for(
-            cut_bus.core.request(f"x.{capability}", b"", timeout=timedelta(seconds=30)), 2
+            cut_bus.core.request(f"x.{capability}", b"", timeout=timedelta(hours=1)), PATIENCE
         )
 
 
@@ -269,7 +270,7 @@ async def test_micro_answers_what_the_cli_asks(bus: NatsBus, capability: str) ->
     async def ask(verb: str, *tokens: str) -> dict[str, Any]:
         subject = ".".join(("$SRV", verb, capability, *tokens))
         return msgspec.json.decode(
-            await bus.core.request(subject, b"", timeout=timedelta(seconds=2))
+            await bus.core.request(subject, b"", timeout=timedelta(seconds=PATIENCE))
         )
 
     ping = await ask("PING", "i1")

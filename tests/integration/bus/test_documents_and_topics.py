@@ -16,7 +16,8 @@ from switchgear.contract import subjects
 from switchgear.errors import ServerUnfit, Unavailable
 from switchgear.server import EmbeddedServer
 from tests.conftest import StartServer
-from tests.integration.bus.faults import PATIENCE, Cut, until
+from tests.integration.bus.faults import Cut, until
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.integration
 
@@ -179,7 +180,7 @@ async def test_filtered_follow_goes_on_after_a_restart(
     batches = own_bus.ledger.follow(0, filters=wanted, bodies=False)
     found: list[tuple[int, bytes]] = []
     sequences = [await append("a")]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while len(found) < 1:
             found += [(one.sequence, one.data) for one in await anext(batches)]
         server.kill()

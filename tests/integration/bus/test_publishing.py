@@ -23,7 +23,8 @@ from switchgear.errors import (
 )
 from switchgear.server import EmbeddedServer
 from tests.conftest import StartServer
-from tests.integration.bus.faults import PATIENCE, Cut, until
+from tests.integration.bus.faults import Cut, until
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.integration
 
@@ -113,7 +114,7 @@ async def test_appends_across_a_kill_land_once_each(
     server.kill()
     calls += [append(own_bus, scope, 0) for scope in scopes[200:]]
     await server.start()
-    outcomes = await asyncio.wait_for(asyncio.gather(*calls), 10)
+    outcomes = await asyncio.wait_for(asyncio.gather(*calls), PATIENCE)
     for scope, outcome in zip(scopes, outcomes, strict=True):
         (stored,) = await own_bus.ledger.history(scope)
         assert outcome in {Appended(stored.sequence), Refused(stored.sequence)}

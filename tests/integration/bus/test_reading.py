@@ -16,7 +16,8 @@ from switchgear.contract import subjects
 from switchgear.contract.stored import Stored, expectation
 from switchgear.errors import Unavailable
 from switchgear.server import EmbeddedServer
-from tests.integration.bus.faults import PATIENCE, Cut, until
+from tests.integration.bus.faults import Cut, until
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.integration
 

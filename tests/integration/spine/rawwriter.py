@@ -13,6 +13,7 @@ from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
 from tests.conformance.nats_backend import raw_request
+from tests.patience import PATIENCE
 
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 EXPECTED_SCOPE = "Nats-Expected-Last-Subject-Sequence-Subject"
@@ -47,7 +48,7 @@ class Raw:
         self, subject: str, data: bytes, headers: dict[str, str] | None = None
     ) -> dict[str, Any]:
         """One answer, as JSON."""
-        answer = await self.client.request(subject, data, timeout=5, headers=headers)
+        answer = await self.client.request(subject, data, timeout=PATIENCE, headers=headers)
         return json.loads(answer.data)
 
     async def store(self, subject: str, data: bytes, headers: dict[str, str] | None = None) -> int:
@@ -116,8 +117,8 @@ def honest_headers(last: int, scope: str) -> dict[str, str]:
 async def connected(url: str) -> Client:
     """A connection of nats-py's own, which does not come back when it is lost."""
     client: Any = Client()
-    async with asyncio.timeout(5):
-        await client.connect(url, allow_reconnect=False)
+    async with asyncio.timeout(PATIENCE):
+        await client.connect(url, allow_reconnect=False, connect_timeout=PATIENCE)
     return client
 
 

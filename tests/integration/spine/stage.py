@@ -22,10 +22,9 @@ from switchgear.contract import subjects
 from switchgear.coordinator.service import Coordinator
 from switchgear.lifecycle.history import History, fold
 from switchgear.tasks.handle import TaskHandle
+from tests.patience import PATIENCE
 
 OWNER = "alice"
-PATIENCE = 15.0
-"""Seconds after which a wait in these tests has failed."""
 SOON = timedelta(seconds=PATIENCE)
 
 
@@ -65,7 +64,8 @@ class Stage:
     def __init__(self, url: str, **options: Any) -> None:
         """`options` are those of every connection, such as `lane_ack_wait`."""
         self.url = url
-        self._options = Options(**options)
+        given: dict[str, Any] = {"connect_timeout": SOON, **options}
+        self._options = Options(**given)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:

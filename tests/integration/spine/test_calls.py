@@ -15,17 +15,16 @@ from switchgear.errors import NotFound, Permanent
 from tests.integration.spine.rawwriter import Raw
 from tests.integration.spine.stage import (
     OWNER,
-    PATIENCE,
     SOON,
     Gate,
     Stage,
     Text,
     gated,
     history_of,
-    reach,
     scope_of,
     until,
 )
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.integration
 
@@ -249,8 +248,8 @@ async def test_deadline_of_a_held_task_stops_its_handler(
     from switchgear import TaskExpired
 
     await stage.join(gated(gate))
-    handle = await mesh.submit(WORK, Text("a"), deadline=timedelta(milliseconds=400))
-    await reach(handle, "dispatched")
+    handle = await mesh.submit(WORK, Text("a"), deadline=timedelta(seconds=3))
+    await gate.holds()
     with pytest.raises(TaskExpired):
         await handle.result(timeout=SOON)
     assert gate.entered == gate.cancelled == ["a"]
@@ -262,8 +261,8 @@ from datetime import timedelta
 from switchgear import connect
 with connect(sys.argv[1]) as mesh:
     handles = mesh.submit_many("work", [{"text": str(n)} for n in range(5)], key="batch")
-    print(sorted(one.result(timeout=timedelta(seconds=10))["text"] for one in handles))
-    print(sum(1 for _ in mesh.as_completed(handles, timeout=timedelta(seconds=10))))
+    print(sorted(one.result(timeout=timedelta(seconds=60))["text"] for one in handles))
+    print(sum(1 for _ in mesh.as_completed(handles, timeout=timedelta(seconds=60))))
     print([event.event for event in mesh.get(handles[0].id).events()])
     print(mesh.explain(handles[0].id).state, [one.agent for one in mesh.agents().instances])
 """
@@ -278,7 +277,7 @@ async def test_script_without_an_event_loop_uses_the_same_mesh(
     script = await create_subprocess_exec(
         sys.executable, "-W", "error", "-c", SCRIPT, stage.url, stdout=PIPE, stderr=PIPE
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(2 * PATIENCE):
         said, complaint = await script.communicate()
     assert (script.returncode, complaint) == (0, b"")
     assert said.decode().splitlines() == [

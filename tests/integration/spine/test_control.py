@@ -27,7 +27,6 @@ from switchgear.errors import (
 from switchgear.projections.service import observe
 from tests.integration.spine.stage import (
     OWNER,
-    PATIENCE,
     SOON,
     Gate,
     Stage,
@@ -37,6 +36,7 @@ from tests.integration.spine.stage import (
     reach,
     until,
 )
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.integration
 

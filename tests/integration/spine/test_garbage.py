@@ -15,7 +15,6 @@ from tests.integration.spine.attacks import UNREADABLE
 from tests.integration.spine.rawwriter import NOW, Raw, honest_headers
 from tests.integration.spine.stage import (
     OWNER,
-    PATIENCE,
     SOON,
     Gate,
     Member,
@@ -24,6 +23,7 @@ from tests.integration.spine.stage import (
     gated,
     until,
 )
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.integration
 

@@ -9,15 +9,18 @@ from collections import Counter
 import pytest
 
 from switchgear import Capability
-from switchgear.contract import subjects
+from switchgear.contract import limits, subjects
 from switchgear.server import EmbeddedServer
 from tests.integration.bus.faults import Cut
 from tests.integration.spine.rawwriter import raw_client
 from tests.integration.spine.stage import SOON, Gate, Stage, Text, gated, show, until
+from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults]
 
 WORK = Capability("work", Text, Text)
+NEXT = limits.ANNOUNCE_EVERY.total_seconds()
+"""Seconds after which a mesh that noticed nothing would be put right; usually it takes a tenth of one."""
 INTAKES = ["intake-submitted", "intake-transitions"]
 
 
@@ -60,7 +63,7 @@ async def test_submission_during_an_outage_of_the_line_stands_once(
         assert not submitting.done()
         line.cut()
         line.deaf = False
-        handles = await asyncio.wait_for(submitting, 10)
+        handles = await asyncio.wait_for(submitting, PATIENCE)
         results = await asyncio.gather(*(one.result(timeout=SOON) for one in handles))
         assert [Text(f"t{n} 1 gated") for n in range(10)] == results
         assert {1} == set(Counter(gate.entered).values())
@@ -84,7 +87,7 @@ async def test_killed_server_costs_no_result(
     meanwhile = asyncio.create_task(mesh.submit_many(WORK, texts("meanwhile", 10)))
     gate.open()
     await server.restart()
-    handles = [*before, *held, *await asyncio.wait_for(meanwhile, 10)]
+    handles = [*before, *held, *await asyncio.wait_for(meanwhile, PATIENCE)]
     results = await asyncio.gather(*(one.result(timeout=SOON) for one in handles))
     names = [
         f"{name}{n}"
@@ -101,7 +104,7 @@ async def test_killed_server_costs_no_result(
 async def test_everybody_resumes_after_a_kill_of_the_server(
     stage: Stage, gate: Gate, server: EmbeddedServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """All pulls stand again within 3 s of listening (one is the aim), and of 200 tasks none is missing."""
+    """All pulls stand again before anybody announces himself again, and of 200 tasks none is missing."""
     gate.open()
     replicas = [await stage.coordinate() for _ in range(2)]
     await stage.join(gated(gate))
@@ -123,7 +126,7 @@ async def test_everybody_resumes_after_a_kill_of_the_server(
         counts = {one: await raw.consumer(*one) for one in wanted}
         return all(counts[one]["num_waiting"] >= least for one, least in wanted.items())
 
-    handles = await asyncio.wait_for(submitting, 10)
+    handles = await asyncio.wait_for(submitting, PATIENCE)
     results = await asyncio.gather(*(one.result(timeout=SOON) for one in handles))
     ended = time.monotonic() - listening
     await until(all_pull, every=0.002)
@@ -134,7 +137,7 @@ async def test_everybody_resumes_after_a_kill_of_the_server(
         f"server restarted: all tasks ended after {ended:.2f} s, all pulls seen after {resumed:.2f} s",
     )
     assert [f"t{n}" for n in range(200)] == [one.text.split()[0] for one in results]
-    assert resumed < 3
+    assert resumed < NEXT
     assert max(Counter(gate.entered).values()) <= 2
 
 
@@ -155,4 +158,4 @@ async def test_idle_mesh_resumes_after_a_kill_of_the_server(
         await mesh.call(WORK, Text("after"), timeout=SOON)
         figures.append(time.monotonic() - listening)
     show(capsys, f"server restarted: first result after {[round(one, 2) for one in figures]} s")
-    assert max(figures) < 3
+    assert max(figures) < NEXT

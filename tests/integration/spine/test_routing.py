@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 from switchgear import Agent, Capability, Context, TaskHandle, TaskRejected
 from switchgear.agent.settings import WorkerSettings
 from switchgear.client.mesh import Mesh
-from switchgear.contract import subjects
+from switchgear.contract import limits, subjects
 from switchgear.errors import NotFound
 from tests.integration.spine.rawwriter import Raw
 from tests.integration.spine.stage import (
@@ -29,6 +28,7 @@ from tests.integration.spine.stage import (
     show,
     until,
 )
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.integration
 
@@ -148,7 +148,7 @@ async def test_newcomer_gets_what_waited_for_it(
     record_property: Callable[[str, object], None],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Routable within 100 ms of connecting, on a quiet machine; a loaded one has a second."""
+    """Routable within 100 ms of connecting, on a quiet machine; always before the next announcement."""
     after_start: list[float] = []
     after_connect: list[float] = []
     for n in range(10):
@@ -175,8 +175,7 @@ async def test_newcomer_gets_what_waited_for_it(
         capsys,
         f"newcomer routable, median of 10, ms after: {figures}, worst {max(after_connect):.1f}",
     )
-    assert figures["connected"] < 1000
-    assert figures["started"] < 1000
+    assert max(figures.values()) < limits.ANNOUNCE_EVERY.total_seconds() * 1e3
 
 
 async def _join(stage: Stage, agent: Agent) -> tuple[datetime, datetime]:
@@ -230,8 +229,6 @@ async def test_drained_instance_gets_nothing_new(mesh: Mesh, stage: Stage, gate:
     gate.open()
     assert Text("held 1 first") == await held.result(timeout=SOON)
     assert Text("late 1 second") == await late.result(timeout=SOON)
-    started = time.monotonic()
-    await asyncio.wait_for(member.worker.drained.wait(), 5)
-    assert time.monotonic() - started < 5
+    await asyncio.wait_for(member.worker.drained.wait(), PATIENCE)
     with pytest.raises(NotFound):
         await mesh.drain("first")

@@ -8,13 +8,13 @@ from datetime import timedelta
 import pytest
 
 from switchgear.client.mesh import Mesh
-from switchgear.contract import subjects
+from switchgear.contract import limits, subjects
 from switchgear.contract.queries import Holder, HolderQuery
 from switchgear.coordinator.leases import Lease
 from switchgear.coordinator.open_tasks import OpenTasks
 from switchgear.coordinator.opening import LaneOpening, ensure_intakes
 from switchgear.tasks.asking import ask
-from tests.integration.spine.stage import Gate, Stage, Text, gated, until
+from tests.integration.spine.stage import SOON, Gate, Stage, Text, gated, until
 
 pytestmark = pytest.mark.integration
 LASTS = timedelta(seconds=1.5)
@@ -72,9 +72,9 @@ async def test_what_a_lost_instance_ran_is_taken_over_long_before_its_lease_ends
     began = asyncio.get_running_loop().time()
     await member.bus.close()
     await gate.holds(2)
-    assert asyncio.get_running_loop().time() - began < 10
+    assert asyncio.get_running_loop().time() - began < limits.LANE_ACK_WAIT.total_seconds() / 2
     gate.open()
-    await handle.result(timeout=timedelta(seconds=10))
+    await handle.result(timeout=SOON)
 
 
 async def test_lost_lanes_and_intakes_begin_with_the_oldest_open_task(
@@ -85,7 +85,7 @@ async def test_lost_lanes_and_intakes_begin_with_the_oldest_open_task(
     member = await stage.join(gated(gate))
     done = [await mesh.submit("work", Text(str(n))) for n in range(20)]
     for handle in done:
-        await handle.result(timeout=timedelta(seconds=10))
+        await handle.result(timeout=SOON)
     await member.worker.stop()
     bus = await stage.bus("hands", "coordinator")
     lanes = [name for name in await bus.work.lanes() if subjects.parse_lane(name)]

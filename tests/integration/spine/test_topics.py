@@ -11,7 +11,8 @@ from switchgear.agent.context import Context
 from switchgear.agent.declare import Agent
 from switchgear.contract.topic import Message, Topic
 from switchgear.errors import SwitchgearError, Unavailable
-from tests.integration.spine.stage import PATIENCE, Gate, Replica, Stage, Text, until
+from tests.integration.spine.stage import Gate, Replica, Stage, Text, until
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.integration
 

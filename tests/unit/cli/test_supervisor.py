@@ -15,9 +15,8 @@ import pytest
 import pytest_asyncio
 
 from switchgear.server.supervisor import Backoff, Program, Supervisor, ending
+from tests.patience import PATIENCE
 
-BOUND = 10.0
-"""Seconds after which a wait in these tests has failed."""
 QUICK = Backoff(first=timedelta(milliseconds=10), longest=timedelta(milliseconds=50))
 
 
@@ -31,7 +30,7 @@ def alive(pid: int) -> bool:
 
 
 async def until(met: Callable[[], bool]) -> None:
-    async with asyncio.timeout(BOUND):
+    async with asyncio.timeout(PATIENCE):
         while not met():
             await asyncio.sleep(0.005)
 
@@ -107,7 +106,7 @@ async def test_stop_asks_first_and_then_kills(watched: Watched) -> None:
     )
     watched.supervisor.start(python("a", stubborn))
     await until(lambda: watched.said("up"))
-    await watched.supervisor.stop(["a"], timedelta(milliseconds=200))
+    await watched.supervisor.stop(["a"], timedelta(seconds=2))
     child = watched.supervisor.children["a"]
     assert watched.said("asked")
     assert (child.state, child.exit_code) == ("ended", -signal.SIGKILL)
@@ -119,7 +118,7 @@ async def test_a_hurry_waits_for_nobody(watched: Watched) -> None:
     watched.supervisor.start(python("a", f"{stubborn}\nwhile True: time.sleep(60)"))
     await until(lambda: watched.said("up"))
     watched.supervisor.hurry()
-    async with asyncio.timeout(BOUND):
+    async with asyncio.timeout(PATIENCE):
         await watched.supervisor.stop(["a"], timedelta(hours=1))
     assert not alive(watched.supervisor.children["a"].pid)
 
@@ -159,7 +158,7 @@ asyncio.run(main())
     )
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(BOUND):
+        async with asyncio.timeout(PATIENCE):
             pid = int(await process.stdout.readline())
         assert alive(pid)
     finally:

@@ -19,10 +19,10 @@ from switchgear.contract.dead_letters import DeadGroups
 from switchgear.contract.stored import Stored
 from switchgear.errors import Unavailable
 from switchgear.projections import answers, lists, service
+from tests.patience import PATIENCE
 from tests.unit.projections.feed import Feed
 
 T = TypeVar("T")
-PATIENCE = 5.0
 
 
 class ScriptedLedger:
