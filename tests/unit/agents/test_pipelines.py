@@ -110,6 +110,23 @@ async def test_a_file_becomes_a_table(tmp_path: Path, kind: str) -> None:
     assert "rejected" in result.step("transform").artifacts
 
 
+async def test_rows_are_not_updated_by_a_key_that_the_table_does_not_have(tmp_path: Path) -> None:
+    """They would be added once more by each run."""
+    source = tmp_path / "people.csv"
+    source.write_text("id,name\n1,Ada\n", "utf-8")
+    given = {"source": str(source), "directory": str(tmp_path), "table": "people"}
+    await ran("load-table", **given)
+    with pytest.raises(TaskFailed) as caught:
+        await ran("load-table", **given, key="id", mode="update")
+    assert "the table is not keyed by id" in caught.value.why
+    await ran("load-table", **given, key="id")
+    await ran("load-table", **given, key="id", mode="update")
+    base = sqlite3.connect(tmp_path / "tables.sqlite")
+    found = base.execute("select id, name from people").fetchall()
+    base.close()
+    assert found == [(1, "Ada")]
+
+
 async def test_too_many_rejected_rows_load_nothing(tmp_path: Path) -> None:
     source = tmp_path / "people.csv"
     source.write_text("id,name\n,a\n,b\n", "utf-8")
