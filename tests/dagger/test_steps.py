@@ -110,6 +110,14 @@ async def test_outputs_come_back_as_artifacts(bench: Bench) -> None:
     assert (await bench.run(back)).stdout == "1\n"
 
 
+async def test_an_output_that_holds_a_secret_is_told(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("open-sesame\n", "utf-8")
+    spec = shell("printf %s $T >f", PINNED).network().workdir("/tmp/w").output("f", "f")
+    result = await bench.run(spec.secret("T", f"file://{tmp_path / 'token'}"))
+    assert bench.store.blobs[result.outputs["f"].digest] == b"open-sesame"
+    assert result.notes == ("the output f holds the text of the secret T",)
+
+
 async def test_an_output_that_is_missing_is_the_steps_failure(bench: Bench) -> None:
     failed = await bench.failure(shell("true").output("report", "report.xml"))
     assert failed.error_class == "step"

@@ -116,7 +116,8 @@ class Runner:
 
         async def execute() -> Outcome:
             async with Workspace(asked.key, blobs=blobs, environ=self._environ) as workspace:
-                return await executor.execute(asked.spec, on_line=on_line, workspace=workspace)
+                outcome = await executor.execute(asked.spec, on_line=on_line, workspace=workspace)
+                return replace(outcome, notes=(*outcome.notes, *workspace.notes))
 
         try:
             return await self._guard(asked, executor.dependencies(asked.spec), execute)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _PREFIX = "sg-step-"
 _YOUNG = 60.0
 """Seconds after which a directory without a lock is nobody's."""
+_TELLING = 8
+"""Bytes of the shortest secret that is looked for in outputs: a shorter one may stand there by chance."""
 
 
 class Workspace:
@@ -48,6 +50,9 @@ class Workspace:
         self._root = root
         self._directory: Path | None = None
         self._lock: int | None = None
+        self._secrets: dict[str, str] = {}
+        self.notes: list[str] = []
+        """What a reader of the result should know of what was kept."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -72,6 +77,10 @@ class Workspace:
 
     def secret(self, secret: Secret) -> str:
         """The secret's text. Raises StepFailed (invalid) where there is none."""
+        self._secrets[secret.name] = text = self._text(secret)
+        return text
+
+    def _text(self, secret: Secret) -> str:
         kind, _, place = secret.ref.partition("://")
         try:
             if kind == "env":
@@ -91,7 +100,10 @@ class Workspace:
         return await self._store().get(artifact.digest)
 
     async def keep(self, name: str, path: Path) -> Artifact:
-        """Store a file or directory of the step as an artifact. Raises StepFailed, Unavailable."""
+        """Store a file or directory of the step as an artifact, as it is. Raises StepFailed, Unavailable.
+
+        One that holds the text of a secret is noted: data is not masked, it would be damaged.
+        """
         from switchgear.steps import packing
 
         try:
@@ -104,6 +116,8 @@ class Workspace:
                 why=str(error),
                 fix=f"write what is to be kept to the output's path, at most {limits.MAX_BLOB} bytes",
             ) from error
+        for secret in await asyncio.to_thread(_held, packed.data, self._secrets):
+            self.notes.append(f"the output {name} holds the text of the secret {secret}")
         await self._store().put(packed.data)
         return packed.artifact
 
@@ -127,6 +141,12 @@ def forget_dead(root: Path | None = None) -> None:
                 _force(path)
             finally:
                 os.close(lock)
+
+
+def _held(data: bytes, secrets: Mapping[str, str]) -> list[str]:
+    """Secrets whose whole text stands in the data: an archive of a directory holds its files as they are."""
+    texts = {name: text.encode(errors="surrogateescape") for name, text in secrets.items()}
+    return [name for name, text in texts.items() if len(text) >= _TELLING and text in data]
 
 
 def _removed(directory: Path) -> bool:

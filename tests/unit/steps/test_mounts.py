@@ -233,6 +233,32 @@ async def test_a_secret_that_is_not_there_is_named_by_its_reference() -> None:
     assert "env://NO_SUCH_TOKEN" in error.why
 
 
+async def test_an_output_is_kept_as_it_is_and_one_that_holds_a_secret_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Data is no text: what is masked in it would be damaged, and nobody would know."""
+    monkeypatch.setenv("MESH_TEST_TOKEN", "open-sesame")
+    blobs = MemoryBlobs()
+    writes = "printf %s $TOKEN > file; mkdir tree; printf 'x%sx' $TOKEN > tree/in; echo ok > clean"
+    spec = shell(writes).secret("TOKEN", "env://MESH_TEST_TOKEN")
+    spec = spec.output("file", "file").output("tree", "tree").output("clean", "clean")
+    result = await run(spec, blobs=blobs)
+    assert blobs.stored[result.outputs["file"].digest] == b"open-sesame"
+    assert result.notes == (
+        "the output file holds the text of the secret TOKEN",
+        "the output tree holds the text of the secret TOKEN",
+    )
+
+
+async def test_a_secret_of_few_characters_is_not_looked_for_in_outputs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may stand there by chance."""
+    monkeypatch.setenv("MESH_TEST_TOKEN", "1234")
+    spec = shell("echo 1234 > file").secret("PIN", "env://MESH_TEST_TOKEN").output("f", "file")
+    assert (await run(spec, blobs=MemoryBlobs())).notes == ()
+
+
 async def test_no_command_line_of_the_host_shows_a_secret(
     secretive: StepSpec, tmp_path: Path
 ) -> None:
