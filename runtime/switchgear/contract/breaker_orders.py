@@ -12,6 +12,8 @@ from switchgear.contract.values import Text, Time, Token
 Action = Literal["reset", "open", "close"]
 """`open`: refuse all calls; `close`: let all calls through, whatever they meet; `reset`: closed, without a past, and
 left to itself."""
+MAX_ORDERS = 500
+"""Orders that are kept; the oldest go first."""
 Dependency = Annotated[str, Meta(min_length=1, max_length=limits.MAX_LABEL)]
 
 
@@ -47,7 +49,7 @@ class BreakerOrdersQuery(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     dependency: str = ""
     """Only of this one."""
-    limit: Annotated[int, Meta(ge=1, le=500)] = 50
+    limit: Annotated[int, Meta(ge=1, le=MAX_ORDERS)] = 50
     v: Literal[1] = 1
 
 

@@ -11,6 +11,7 @@ from switchgear.clock import Clock, milliseconds
 from switchgear.contract import codec, limits, subjects
 from switchgear.contract.announcement import Announcement
 from switchgear.contract.breaker_orders import (
+    MAX_ORDERS,
     BreakerCommand,
     BreakerOrder,
     BreakerOrders,
@@ -23,8 +24,7 @@ from switchgear.registry.watch import RegistryWatch
 
 log = logging.getLogger(__name__)
 
-KEPT: Final = 500
-"""Orders that are kept; the oldest go first."""
+KEPT: Final = MAX_ORDERS
 
 
 class BreakerOrderService:
@@ -47,11 +47,7 @@ class BreakerOrderService:
         live = [one.announcement for one in self._registry.table.instances.values()]
         told = [one for one in live if _concerns(command, one)]
         if not told:
-            raise NotFound(
-                f"no live instance has a breaker of {command.dependency}",
-                why="a breaker is made by its declaration, or by the first call",
-                fix="`switchgear breaker ls` lists them; `--agent NAME` orders one of an agent before its first call",
-            )
+            raise _nobody(command)
         now = self._clock.now()
         order = BreakerOrder(
             id=ids.new_id(milliseconds(now)),
@@ -119,3 +115,23 @@ def _concerns(command: BreakerCommand, one: Announcement) -> bool:
     if command.agent is not None or command.instance is not None:
         return True
     return any(state.dependency == command.dependency for state in one.breakers)
+
+
+def _nobody(command: BreakerCommand) -> NotFound:
+    """Whom the order is for, and that there is none."""
+    if command.instance is not None:
+        of = f" of {command.agent}" if command.agent else ""
+        return NotFound(
+            f"{command.instance} is no live instance{of}",
+            fix="`switchgear agent ls` lists the live ones",
+        )
+    if command.agent is not None:
+        return NotFound(
+            f"there is no live instance of {command.agent}",
+            fix="`switchgear agent ls` lists the live ones",
+        )
+    return NotFound(
+        f"no live instance has a breaker of {command.dependency}",
+        why="a breaker is made by its declaration, or by the first call",
+        fix="`switchgear breaker ls` lists them; `--agent NAME` orders one of an agent before its first call",
+    )

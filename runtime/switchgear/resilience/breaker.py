@@ -37,11 +37,13 @@ class Breaker(Struct, frozen=True, kw_only=True, omit_defaults=True):
     slow_rate: float = 1.0
     """It opens when at least this share of the window's calls were slow; above 0, at most 1."""
     probes: int = 1
-    """Calls that are let through when the open time is over; what becomes of them decides."""
+    """Calls that are let through when the open time is over; what becomes of them decides. One that has not answered
+    after as long as the breaker may stay open makes room for another; what it answers later still counts."""
     growth: float = 2.0
     """How much longer it stays open when a probe failed, or it opens again sooner than it had been open."""
     max_open_for: timedelta = timedelta(minutes=5)
-    """Open times grow no longer than this."""
+    """Open times grow no longer than this, whatever the dependency asks for. It stays open for at least as long as a
+    counted failure's Retry-After, up to here."""
     jitter: float = 0.2
     """The share of an open time that is drawn, so that instances do not probe together; 0 to 1."""
     counts: frozenset[ErrorClass] = COUNTED

@@ -302,7 +302,8 @@ class Circuit:
         left = policy.probes - probed.calls
         if probed.failed >= failures or probed.slow >= slows:
             self._level += 1
-            why = f"{probed.failed} of {probed.calls} probes failed, {probed.slow} were slow"
+            why = f"{probed.failed} of {probed.calls} probes failed"
+            why += f", {probed.slow} were slow" if probed.slow else ""
             self._open(now, f"{why}, the last with {said}" if said else why, kind)
         elif probed.failed + left < failures and probed.slow + left < slows:
             self._close(now, f"{probed.calls - probed.failed} of {probed.calls} probes went well")

@@ -263,6 +263,8 @@ class Guards:
     def command(self, dependency: str, action: Action, by: str, why: str) -> State:
         """Do what a person orders: hold it open, let all through (`close`), or neither any more (`reset`)."""
         circuit, now = self._of(dependency).circuit, self._monotonic()
+        if len(why) > _MAX_WHY:
+            why = f"{why[: _MAX_WHY - 1]}…"  # it is announced; the order's record has all of it
         if action == "open":
             circuit.force_open(now, by, why)
         elif action == "close":

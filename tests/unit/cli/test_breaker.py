@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,11 +14,14 @@ import pytest
 from switchgear import Agent, Breaker, Context, NotFound, Retry, UsageError, step
 from switchgear.cli import breaker, exits, shell
 from switchgear.cli import common as shared
+from switchgear.cli.breaker import Order
 from switchgear.cli.common import Common
 from switchgear.cli.output import Output
 from switchgear.cli.render import mesh
+from switchgear.cli.render.breakers import breakers
 from switchgear.client.mesh import Mesh
 from switchgear.contract import codec, subjects
+from switchgear.contract.announcement import BreakerState
 from switchgear.contract.breaker_orders import (
     BreakerCommand,
     BreakerOrder,
@@ -121,6 +124,7 @@ async def test_breakers_are_listed_those_that_are_not_closed_first(
         assert await answered(breaker.ls(common=JSON)) == exits.OK
         first, second = said.json()["breakers"]
         assert first["instance"].startswith("caller")
+        assert (first["agent"], second["agent"]) == ("caller", "second")
         assert first["breaker"]["state"] == "open"
         assert (first["breaker"]["failure_rate"], first["breaker"]["calls"]) == (1.0, 3)
         assert "OSError" in first["breaker"]["why"]
@@ -138,7 +142,12 @@ async def test_breakers_are_listed_those_that_are_not_closed_first(
         Output(as_json=False).put("agent", {}, lambda: mesh.agent(shown, on.site.clock.now()))
         assert "3 calls in a row failed" in said.text()
         await answered(breaker.ls(dependency="nothing", common=Common()))
-        assert said.text().startswith("no breakers")
+        assert said.text().startswith("no breakers of nothing")
+        await answered(breaker.ls(troubled=True, agent="second", common=Common()))
+        assert said.text() == "all breakers are closed (1)\n"
+        with pytest.raises(NotFound, match="no agent 'secnd'") as unknown:
+            await answered(breaker.ls(agent="secnd", common=Common()))
+        assert "did you mean second" in unknown.value.fix
 
 
 async def test_orders_reach_the_instances_and_stay_on_record(given: list[Mesh], said: Said) -> None:
@@ -148,19 +157,22 @@ async def test_orders_reach_the_instances_and_stay_on_record(given: list[Mesh], 
         await settled(on, "closed", 2)
         assert await answered(breaker.log(common=Common())) == exits.OK
         assert said.text().startswith("nobody")
-        code = await answered(breaker.open_("svc", why="moves tonight", common=Common()))
-        assert (code, said.text().count("refuses every call")) == (exits.OK, 2)
+        order = Order(why="moves tonight")
+        code = await answered(breaker.open_("svc", order=order, common=Common()))
+        assert (code, said.text().count("is told: svc refuses every call")) == (exits.OK, 2)
         await settled(on, "forced-open", 2)
         await answered(breaker.ls(common=Common()))
         assert said.text().count("held by alice") == 2
-        await answered(breaker.reset("svc", why="moved", agent="second", common=JSON))
+        await answered(breaker.reset("svc", order=Order(why="moved", agent="second"), common=JSON))
         order = said.json()["order"]
         assert (order["by"], order["action"], len(order["instances"])) == ("alice", "reset", 1)
         await settled(on, "closed")
         instance = next(
             one.instance for one in (await on.mesh.agents()).instances if one.agent == "caller"
         )
-        await answered(breaker.close("svc", why="let it", instance=instance, common=JSON))
+        await answered(
+            breaker.close("svc", order=Order(why="let it", instance=instance), common=JSON)
+        )
         said.text()
         await settled(on, "disabled")
         await answered(breaker.log(common=JSON))
@@ -183,15 +195,12 @@ async def test_an_order_for_what_nobody_knows_is_refused_and_not_recorded(
     async with stage(caller()) as on:
         given.append(on.mesh)
         await settled(on, "closed")
-        with pytest.raises(NotFound, match="registry:a"):
-            await answered(breaker.open_("registry:a", why="x", common=JSON))
-        with pytest.raises(UsageError, match="reason"):
-            await answered(breaker.open_("svc", why=" ", common=JSON))
-        with pytest.raises(UsageError, match="dependency"):
-            await answered(breaker.open_("x" * 200, why="x", common=JSON))
+        with pytest.raises(NotFound, match="no breaker of 'registry:a'"):
+            await answered(breaker.open_("registry:a", order=Order(why="x"), common=JSON))
         await answered(breaker.log(common=JSON))
         assert said.json()["orders"] == []
-        await answered(breaker.open_("registry:a", why="x", agent="caller", common=JSON))
+        order = Order(why="x", agent="caller")
+        await answered(breaker.open_("registry:a", order=order, common=JSON))
         said.text()
         async with asyncio.timeout(600):
             while not [
@@ -200,6 +209,87 @@ async def test_an_order_for_what_nobody_knows_is_refused_and_not_recorded(
                 if (one.dependency, one.state) == ("registry:a", "forced-open")
             ]:
                 await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("dependency", "order", "what", "fix"),
+    [
+        ("svcc", Order(why="x"), "no breaker of 'svcc'", "did you mean svc?"),
+        ("svc", Order(why="x", agent="calle"), "no agent 'calle'", "did you mean caller"),
+        ("svc", Order(why="x", agent="a b"), "no agent 'a b'", "agent ls"),
+        ("svc", Order(why="x", instance="caller"), "no instance 'caller'", "did you mean caller-"),
+        ("svc", Order(why="x", instance="*"), "no instance '*'", "agent ls"),
+    ],
+)
+async def test_who_misspells_what_an_order_is_for_is_told_what_there_is(
+    given: list[Mesh], dependency: str, order: Order, what: str, fix: str
+) -> None:
+    """Before anything is recorded."""
+    async with stage(caller()) as on:
+        given.append(on.mesh)
+        await settled(on, "closed")
+        with pytest.raises(NotFound) as unknown:
+            await answered(breaker.open_(dependency, order=order, common=JSON))
+        assert unknown.value.what == what
+        assert fix in unknown.value.fix
+        orders = await on.mesh.ask("breaker-orders", BreakerOrdersQuery(), BreakerOrders)
+        assert orders.orders == ()
+
+
+async def test_an_instance_of_another_agent_is_told_as_such(given: list[Mesh]) -> None:
+    async with stage(caller(), caller("second")) as on:
+        given.append(on.mesh)
+        await settled(on, "closed", 2)
+        instance = next(
+            one.instance for one in (await on.mesh.agents()).instances if one.agent == "caller"
+        )
+        order = Order(why="x", agent="second", instance=instance)
+        with pytest.raises(NotFound, match=f"{instance} is no live instance of second"):
+            await answered(breaker.open_("svc", order=order, common=JSON))
+
+
+@pytest.mark.parametrize(
+    ("dependency", "why", "what"),
+    [
+        ("svc", " ", "--why is empty"),
+        ("svc", "x" * 5000, "--why has 5000 characters"),
+        ("", "x", "DEPENDENCY is empty"),
+        ("x" * 200, "x", "DEPENDENCY has 200 characters"),
+    ],
+)
+async def test_an_order_that_says_too_little_or_too_much_is_refused_before_a_mesh_is_asked(
+    dependency: str, why: str, what: str
+) -> None:
+    with pytest.raises(UsageError) as wrong:
+        await answered(breaker.open_(dependency, order=Order(why=why), common=JSON))
+    assert wrong.value.what == what
+
+
+@pytest.mark.parametrize("limit", [0, 501])
+async def test_no_more_orders_are_listed_than_are_kept(limit: int) -> None:
+    with pytest.raises(UsageError, match=f"--limit is {limit}"):
+        await answered(breaker.log(limit=limit, common=JSON))
+
+
+async def test_an_order_is_refused_by_who_keeps_it_too() -> None:
+    """Another program may send one: nothing is kept of what nobody could be told."""
+    async with stage(caller()) as on:
+        await settled(on, "closed")
+        for command, what in (
+            (BreakerCommand(dependency="a", action="open", why="x"), "has a breaker of a"),
+            (
+                BreakerCommand(dependency="a", action="open", why="x", agent="b"),
+                "no live instance of b",
+            ),
+            (
+                BreakerCommand(dependency="a", action="open", why="x", instance="b"),
+                "b is no live instance",
+            ),
+        ):
+            with pytest.raises(NotFound, match=what):
+                await on.mesh.ask("breaker", command, BreakerOrder)
+        orders = await on.mesh.ask("breaker-orders", BreakerOrdersQuery(), BreakerOrders)
+        assert orders.orders == ()
 
 
 async def test_the_oldest_orders_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +307,26 @@ async def test_the_oldest_orders_are_forgotten(monkeypatch: pytest.MonkeyPatch) 
         assert len(found.orders) == 3
 
 
-def test_an_order_needs_a_reason(capsys: pytest.CaptureFixture[str]) -> None:
-    """The command line asks for it."""
-    assert shell.run(["breaker", "open", "svc"]) == exits.USAGE
+@pytest.mark.parametrize("action", ["open", "close", "reset"])
+def test_an_order_needs_a_reason_and_a_dependency(
+    action: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command line asks for them, and its help tells what each option means."""
+    assert shell.run(["breaker", action, "svc"]) == exits.USAGE
     assert "--why" in capsys.readouterr().err
+    assert shell.run(["breaker", action, "--why", "x"]) == exits.USAGE
+    assert "DEPENDENCY" in capsys.readouterr().err
+    assert shell.run(["breaker", action, "--help"]) == exits.OK
+    shown = capsys.readouterr().out
+    for part in ("--why", "[required]", "Only of this instance", "--url"):
+        assert part in shown
+
+
+def test_the_screen_shows_calls_that_go_on_and_wait(said: Said) -> None:
+    now = datetime(2026, 3, 2, 12, tzinfo=UTC)
+    state = BreakerState(dependency="db", state="closed", since=now, busy=3, waiting=12)
+    shown = Output(as_json=False)
+    shown.put("breaker-list", {}, lambda: breakers([("one", state)], now, "none"))
+    text = said.text()
+    assert "BUSY" in text
+    assert "3 +12" in text

@@ -366,7 +366,7 @@ def test_a_probe_that_is_asked_to_wait_opens_it_for_so_long() -> None:
     play.call("-", "rate-limited", 30.0)
     seen = play.circuit.seen(play.now)
     assert seen.until == play.now + 30
-    assert seen.why.endswith("rate-limited: why; it asked for 30 s")
+    assert seen.why == ("1 of 1 probes failed, the last with rate-limited: why; it asked for 30 s")
     play = played(ONE_PROBE, HALF_OPEN)
     play.call("-", "rate-limited", 500.0)
     play.run(">60 + =closed >61 - - - - - =open")
@@ -389,6 +389,19 @@ def test_being_asked_to_wait_opens_nothing_by_itself() -> None:
     for _ in range(4):
         play.call("-", "rate-limited", 20.0)
     play.do("=closed")
+
+
+def test_a_policy_can_let_one_refusal_open_it_at_once() -> None:
+    """As the how-to says: however many calls went well, and for as long as was asked."""
+    policy = Breaker(counts=frozenset({"rate-limited"}), in_a_row=1, minimum_calls=1_000_000)
+    assert breaker_fault(policy) == ""
+    play = Play(policy)
+    for _ in range(1000):
+        play.call("+")
+        play.call("-", "transient")
+    play.call("-", "rate-limited", 120.0)
+    play.do("=open")
+    assert play.circuit.wait(play.now) == 120
 
 
 @pytest.mark.parametrize(("dice", "seconds"), [(0.0, 5.0), (0.5, 4.5), (0.999, 4.001)])

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from switchgear.contract.announcement import BreakerState
     from switchgear.contract.breaker_orders import BreakerOrder
 
+_MAX_WHY = 300
+"""Characters of a reason in a table; `--json` has all of it."""
 _STYLES = {
     "closed": "ok",
     "open": "fail",
@@ -25,12 +27,19 @@ _STYLES = {
 }
 
 
-def breakers(rows: Sequence[tuple[str, BreakerState]], now: datetime) -> RenderableType:
-    """One breaker of one instance a line."""
+def breakers(
+    rows: Sequence[tuple[str, BreakerState]],
+    now: datetime,
+    none: str = "no breakers: an instance has one for each dependency that it called",
+) -> RenderableType:
+    """One breaker of one instance a line; `none` where there is none."""
     if not rows:
-        return Text("no breakers: an instance has one for each dependency that it called")
+        return Text(none)
     return table(
-        ("DEPENDENCY", "INSTANCE", "STATE", "FOR", "FAILED", "SLOW", "CALLS", "OPENED", "WHY"),
+        (
+            *("DEPENDENCY", "INSTANCE", "STATE", "FOR", "FAILED", "SLOW", "CALLS", "BUSY"),
+            *("OPENED", "WHY"),
+        ),
         [
             (
                 state.dependency,
@@ -40,6 +49,7 @@ def breakers(rows: Sequence[tuple[str, BreakerState]], now: datetime) -> Rendera
                 _share(state.failure_rate, state.calls),
                 _share(state.slow_rate, state.calls),
                 str(state.calls),
+                f"{state.busy} +{state.waiting}" if state.waiting else str(state.busy),
                 str(state.opened),
                 _why(state, now),
             )
@@ -61,7 +71,7 @@ def orders(found: Sequence[BreakerOrder]) -> RenderableType:
                 one.action,
                 one.dependency,
                 str(len(one.instances)),
-                words.one_line(one.why),
+                words.one_line(one.why, _MAX_WHY),
             )
             for one in found
         ],
