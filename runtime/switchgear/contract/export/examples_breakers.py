@@ -38,7 +38,7 @@ _STATES = (
         why="6 of 10 calls failed, the last with transient: StepFailed: the engine is gone",
         busy=1,
     ),
-    BreakerState(dependency="disk", state="closed", since=at(-600), calls=3),
+    BreakerState(dependency="resource:disk", state="closed", since=at(-600), calls=3),
 )
 _ORDER = BreakerOrder(
     id="01kjp9e2r0m7x3v5bqz8mtd4wc",
