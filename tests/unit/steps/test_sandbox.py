@@ -44,6 +44,15 @@ async def test_a_step_of_a_root_filesystem_is_root_without_capabilities(tmp_path
     assert (await run(spec)).stdout.split() == ["0", "CapEff:", "0" * 16]
 
 
+async def test_a_step_has_namespaces_of_its_own() -> None:
+    kinds = ("user", "mnt", "pid", "net", "ipc", "uts")
+    asked = f"cd /proc/self/ns && readlink {' '.join(kinds)}"
+    inside = (await run(shell(asked))).stdout.split()
+    outside = (await run(shell(asked), settings=StepSettings(isolation="none"))).stdout.split()
+    assert len(inside) == len(outside) == len(kinds)
+    assert not set(inside) & set(outside)
+
+
 @pytest.mark.parametrize("place", ["sys/kernel/core_pattern", "sys/vm/drop_caches", "sys/net"])
 async def test_a_step_cannot_change_settings_of_the_host(tmp_path: Path, place: str) -> None:
     """Asked, not tried: where it could, the host would be changed."""
@@ -187,6 +196,19 @@ async def test_processor_time_is_bounded_and_the_kind_is_told() -> None:
     assert (limits.memory, limits.cpu) == ("address-space", "cpu-time")
 
 
+@pytest.mark.parametrize("prlimit", ["prlimit", "no-such-program"])
+async def test_every_limit_is_that_of_each_process_from_its_beginning(
+    monkeypatch: pytest.MonkeyPatch, prlimit: str
+) -> None:
+    """Set by prlimit(1), and where that is missing by Python."""
+    monkeypatch.setattr("switchgear.steps.spawning.PRLIMIT", prlimit)
+    spec = shell("ulimit -v; ulimit -t; ulimit -f; ulimit -n").limits(
+        memory=800 << 20, cpu=timedelta(seconds=7), file=4096, files=50
+    )
+    # The shell counts memory in KiB and files in blocks of 512 bytes.
+    assert (await run(spec)).stdout.split() == [str(800 << 10), "7", "8", "50"]
+
+
 async def test_files_are_bounded() -> None:
     big = shell("head -c 2000 /dev/zero > x").limits(file=1000)
     killed = await failure(big)
@@ -219,7 +241,7 @@ async def test_what_a_step_runs_dies_with_its_agent(tmp_path: Path) -> None:
 async def test_each_command_of_a_step_ends_with_its_children(tmp_path: Path) -> None:
     file = tmp_path / "daemon"
     waits = "import fcntl, sys; fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX | fcntl.LOCK_NB)"
-    spec = daemon(file, 0.5).exec(sys.executable, "-c", waits, str(file))
+    spec = daemon(file, 0).exec(sys.executable, "-c", waits, str(file))
     assert (await run(spec)).exit_code == 0
 
 
