@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import timedelta
 
 import pytest
@@ -11,6 +12,7 @@ from msgspec.structs import replace
 from switchgear.agent.dagger_client import dagger_client
 from switchgear.clock import SYSTEM
 from switchgear.errors import ConfigError, StepFailed
+from switchgear.resilience.breaker import Breaker
 from switchgear.steps.executors.dagger_lone import lone
 from switchgear.steps.executors.dagger_settings import DaggerSettings
 from switchgear.steps.guard import Guards
@@ -54,6 +56,22 @@ async def test_only_what_the_engine_did_counts_against_it(here: None, engine: En
         async with dagger_client(guarded) as client:
             await client.container().from_(IMAGE).with_exec(["true"]).stdout()
     assert [one.failure_rate for one in guarded.snapshot(SYSTEM.now())] == [1.0]
+
+
+async def test_what_a_breaker_tells_of_the_engine_holds_no_text_of_the_handlers_error(
+    here: None, engine: Engine
+) -> None:
+    """It is announced to everybody; an engine's text may hold an address, or what a command wrote."""
+    import dagger
+
+    opening = Breaker(in_a_row=1)
+    guarded = Guards({"dagger": opening}, monotonic=time.monotonic, dice=lambda: 0.5)
+    engine.faults.append(Fault("answer", status=502, body=b""))
+    with pytest.raises(dagger.TransportError):
+        async with dagger_client(guarded) as client:
+            await client.container().from_(IMAGE).with_exec(["true"]).stdout()
+    (state,) = guarded.snapshot(SYSTEM.now())
+    assert state.why == "1 calls in a row failed, the last with transient: TransportError"
 
 
 async def test_without_a_session_it_fails_as_a_step_that_did_not_run(

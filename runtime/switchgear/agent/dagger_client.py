@@ -59,6 +59,6 @@ def _judge(permit: Permit, error: Exception) -> None:
         return
     verdict = dagger_finding(facts(error)).verdict
     if verdict.dependency == DAGGER:
-        permit.failure(verdict.error_class, str(error))
+        permit.failure(verdict.error_class, type(error).__name__, verdict.retry_after)
     else:
         permit.success()
