@@ -20,6 +20,7 @@ from switchgear.steps import bubblewrap, runner
 from switchgear.steps.result import RunResult
 from switchgear.steps.settings import StepSettings
 from switchgear.steps.spec import StepSpec, command
+from tests.patience import PATIENCE
 
 NO_SANDBOX = asyncio.run(bubblewrap.probe())
 # Never skipped in CI: a green run must have tested it.
@@ -59,7 +60,7 @@ async def run(
     blobs: MemoryBlobs | None = None,
     settings: StepSettings | None = None,
 ) -> RunResult:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         return await runner.run(
             spec,
             key="it",

@@ -20,6 +20,7 @@ from switchgear.errors import StepFailed
 from switchgear.steps import runner
 from switchgear.steps.result import RunResult
 from switchgear.steps.spec import StepSpec, command
+from tests.patience import PATIENCE
 from tests.unit.steps.sandboxes import needs_sandbox
 
 RUNTIME = Path(str(switchgear.__file__)).parent.parent
@@ -47,12 +48,14 @@ if os.fork() == 0:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.write("alive")
         file.flush()
-        time.sleep(60)
+        time.sleep(600)
     os._exit(0)
+while not (os.path.exists(sys.argv[1]) and os.path.getsize(sys.argv[1])):
+    time.sleep(0.01)
 time.sleep(float(sys.argv[2]))
 """
 """Leaves its session and its parent, as daemons do, and locks a file as long as it lives; the first process lives for
-argv[2] seconds."""
+argv[2] seconds beyond its beginning."""
 
 
 def daemon(file: Path, seconds: float, pipes: str = "closed") -> StepSpec:
@@ -64,7 +67,7 @@ def python(code: str, *args: str) -> StepSpec:
 
 
 async def run(spec: StepSpec, on_line: Callable[[str, str], None] | None = None) -> RunResult:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         return await runner.run(spec, key="it", on_line=on_line)
 
 
@@ -85,16 +88,17 @@ def content(file: Path) -> str:
 
 async def alive(file: Path) -> None:
     """Returns when the daemon has begun."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not content(file):
             await asyncio.sleep(0.01)
 
 
 async def gone(file: Path) -> bool:
-    """Whether the daemon is dead within a second: its process id would say nothing, it may be in a namespace."""
+    """Whether the daemon is dead soon: its process id would say nothing, it may be in a namespace."""
     assert content(file) == "alive"
     with file.open("a") as lock:
-        for _ in range(100):
+        end = asyncio.get_running_loop().time() + PATIENCE
+        while asyncio.get_running_loop().time() < end:
             with suppress(BlockingIOError):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return True
@@ -172,8 +176,8 @@ async def test_a_step_that_takes_too_long_is_ended() -> None:
 
 
 async def test_what_a_step_wrote_before_its_time_was_up_is_kept() -> None:
-    spec = python("import time; print('begun', flush=True); time.sleep(60)")
-    error = await failure(spec.limits(timeout=timedelta(seconds=1)))
+    spec = command("sh", "-c", "echo begun; exec sleep 600")
+    error = await failure(spec.limits(timeout=timedelta(seconds=3)))
     assert error.stdout == "begun\n"
 
 
@@ -231,7 +235,8 @@ async def test_memory_is_bounded() -> None:
 @linux
 async def test_memory_is_bounded_without_prlimit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("switchgear.steps.spawning.PRLIMIT", "no-such-program")
-    spec = python("import time; time.sleep(0.2); data = bytearray(10**9)")
+    waits = "while r.getrlimit(r.RLIMIT_AS)[0] == r.RLIM_INFINITY: time.sleep(0.01)"
+    spec = python(f"import resource as r, time\n{waits}\ndata = bytearray(10**9)")
     error = await failure(spec.limits(memory=500 * 1024**2))
     assert "MemoryError" in error.stderr
 
@@ -263,14 +268,14 @@ async def test_lines_are_told_as_they_come() -> None:
 @linux
 async def test_a_time_limit_ends_the_whole_tree(tmp_path: Path) -> None:
     file = tmp_path / "daemon"
-    await failure(daemon(file, 60).limits(timeout=timedelta(seconds=2)))
+    await failure(daemon(file, 600).limits(timeout=timedelta(seconds=5)))
     assert await gone(file)
 
 
 @linux
 async def test_a_cancelled_step_leaves_nothing_behind(tmp_path: Path) -> None:
     file = tmp_path / "daemon"
-    step = asyncio.create_task(run(daemon(file, 60)))
+    step = asyncio.create_task(run(daemon(file, 600)))
     await alive(file)
     step.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -281,7 +286,7 @@ async def test_a_cancelled_step_leaves_nothing_behind(tmp_path: Path) -> None:
 @linux
 async def test_a_step_that_ended_well_leaves_nothing_behind(tmp_path: Path) -> None:
     file = tmp_path / "daemon"
-    result = await run(daemon(file, 0.5))
+    result = await run(daemon(file, 0))
     assert result.exit_code == 0
     assert await gone(file)
 
@@ -289,7 +294,7 @@ async def test_a_step_that_ended_well_leaves_nothing_behind(tmp_path: Path) -> N
 @linux
 async def test_a_child_that_keeps_the_output_open_does_not_hold_up_the_end(tmp_path: Path) -> None:
     file = tmp_path / "daemon"
-    assert (await run(daemon(file, 0.5, pipes="kept"))).exit_code == 0
+    assert (await run(daemon(file, 0, pipes="kept"))).exit_code == 0
     assert await gone(file)
 
 
@@ -302,7 +307,7 @@ async def test_the_end_of_a_step_reaches_the_steps_that_it_runs(tmp_path: Path) 
         "from switchgear.steps.spec import command\n"
         "asyncio.run(run(command(sys.executable, '-c', *sys.argv[1:]).workdir('.'), key='inner'))"
     )
-    outer = python(code, DAEMON, str(file), "60", "closed").workdir(tmp_path)
+    outer = python(code, DAEMON, str(file), "600", "closed").workdir(tmp_path)
     outer = outer.mount(RUNTIME, RUNTIME).env(SWITCHGEAR_ISOLATION="none")
     step = asyncio.create_task(run(outer))
     await alive(file)
@@ -353,7 +358,7 @@ run_loop(main())
         capture_output=True,
         encoding="utf-8",
         check=False,
-        timeout=30,
+        timeout=PATIENCE,
         env={**os.environ, "PYTHONWARNINGS": "error"},
     )
     assert (done.stdout, done.stderr, done.returncode) == ("timeout\n", "", 0)

@@ -15,6 +15,7 @@ import pytest
 from switchgear.steps.executors import dagger_script, dagger_service
 from switchgear.steps.executors.dagger_script import Frame
 from switchgear.steps.spec import StepSpec, container
+from tests.patience import PATIENCE
 
 NEEDED = ("sh", "tail", "wc", "rm", "sleep")
 """What the script takes from an image."""
@@ -59,7 +60,7 @@ def ran(programs: Path, tmp_path: Path) -> RunScript:
             cwd=work,
             env={"PATH": str(programs), "TMPDIR": str(tmp_path), dagger_script.RUN: "here"},
             check=False,
-            timeout=30,
+            timeout=PATIENCE,
         )
         failed = done.returncode != 0
         out = done.stdout.decode(errors="replace")
@@ -139,7 +140,7 @@ def serve(programs: Path, spec: StepSpec) -> tuple[int, str, str]:
             stdout=first,
             stderr=second,
             env={"PATH": str(programs)},
-            timeout=30,
+            timeout=PATIENCE,
         )
     return code, out.read_text("utf-8"), err.read_text("utf-8")
 

@@ -60,11 +60,11 @@ async def test_a_service_that_does_not_listen_in_time_is_named_and_the_step_does
 ) -> None:
     deaf = shell("echo cannot bind >&2; sleep 1000")
     spec = shell("touch ran").workdir(tmp_path)
-    spec = spec.service("db", deaf, ports=[5432], start=timedelta(seconds=0.3))
+    spec = spec.service("db", deaf, ports=[5432], start=timedelta(seconds=2))
     error = await failure(spec)
     assert isinstance(error, ServiceFailed)
     assert (error.code, error.error_class, error.outcome_known) == ("SG1522", "timeout", True)
-    assert "service db did not listen on port 5432 within 0.3 s" in error.what
+    assert "service db did not listen on port 5432 within 2 s" in error.what
     assert "cannot bind" in error.why
     assert ".service(start=" in error.fix
     assert not (tmp_path / "ran").exists()
@@ -81,8 +81,10 @@ async def test_a_service_that_ends_before_it_listens_is_told_with_its_last_words
 
 
 async def test_a_service_that_ends_while_the_step_runs_ends_the_step_and_says_so() -> None:
-    dies = python("import sys; print('out of disk', file=sys.stderr); raise SystemExit(4)")
-    error = await failure(command("sleep", "1000").service("db", dies))
+    crashes = "print('out of disk', file=sys.stderr); raise SystemExit(4)"
+    dies = python(LISTEN.replace("peer.close()", crashes), PORT)
+    step = python(f"{GREET}\nimport time; time.sleep(1000)", "db", PORT)
+    error = await failure(step.service("db", dies, ports=[5432]))
     assert isinstance(error, ServiceFailed)
     assert (error.error_class, error.outcome_known, error.exit_code) == ("step", False, 4)
     assert "service db ended with exit code 4 while the step ran" in error.what
@@ -174,14 +176,14 @@ async def test_a_service_ends_with_its_step(tmp_path: Path) -> None:
     await run(
         shell(f"until test -s {file}; do sleep 0.01; done")
         .workdir(tmp_path)
-        .service("d", daemon(file, 60))
+        .service("d", daemon(file, 600))
     )
     assert await gone(file)
 
 
 async def test_a_service_ends_with_a_step_that_is_cancelled(tmp_path: Path) -> None:
     file = tmp_path / "daemon"
-    step = asyncio.create_task(run(command("sleep", "1000").service("d", daemon(file, 60))))
+    step = asyncio.create_task(run(command("sleep", "1000").service("d", daemon(file, 600))))
     await alive(file)
     step.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -31,6 +31,7 @@ from switchgear.steps.runner import Runner
 from switchgear.steps.settings import StepSettings
 from switchgear.steps.sources import git
 from switchgear.steps.spec import StepSpec, command
+from tests.patience import PATIENCE
 from tests.programs.short_of import IN_A_ROW
 from tests.unit.steps.sandboxes import needs_sandbox, python, shell
 
@@ -53,7 +54,7 @@ def short_of(kind: str, isolation: str, loop: str, folder: Path, *before: str, *
         capture_output=True,
         encoding="utf-8",
         check=False,
-        timeout=120,
+        timeout=2 * PATIENCE,
         env={**os.environ, **env},
     )
     assert done.returncode == 0, done.stderr
@@ -192,7 +193,7 @@ async def end(spec: StepSpec, blobs: object = None) -> StepFailed | int:
     """The exit code, or the failure, on a host whose kernel kills somebody while the step runs."""
     executor = ProcessExecutor(StepSettings(isolation="none"), oom_kills=Kernel())
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             runner = Runner([executor])
             return (await runner.run(Asked(spec, "it"), blobs=cast("Blobs", blobs))).exit_code
     except StepFailed as failed:
@@ -207,7 +208,7 @@ async def end(spec: StepSpec, blobs: object = None) -> StepFailed | int:
         (shell("kill -15 $$"), "timeout", False, ""),
         (shell("kill -1 $$"), "transient", False, ""),
         (shell("exit 1"), "step", True, ""),
-        (shell("exec sleep 60").limits(timeout=timedelta(seconds=0.1)), "timeout", False, ""),
+        (shell("exec sleep 60").limits(timeout=timedelta(seconds=1)), "timeout", False, ""),
     ],
 )
 async def test_only_a_kill_while_the_kernel_killed_is_one_for_want_of_memory(
@@ -237,7 +238,7 @@ async def test_a_step_that_meets_its_own_limits_speaks_against_no_resource(isola
         shell("while :; do :; done").limits(cpu=timedelta(seconds=1)),
     ):
         with pytest.raises(StepFailed) as caught:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 await Runner([executor]).run(Asked(spec, "it"))
         assert caught.value.dependency == "", caught.value.why
 
@@ -373,7 +374,7 @@ async def test_a_sandbox_that_is_killed_is_a_step_that_was_killed(number: signal
     running = asyncio.create_task(
         runner.run(Asked(shell("echo begun; exec sleep 60"), "it"), on_line=on_line)
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         await begun.wait()
         (pid,) = sandboxes()
         os.kill(pid, number)
