@@ -84,7 +84,8 @@ async def opened() -> AsyncGenerator[Network]:
     try:
         await asyncio.wait({holder, told}, return_when=asyncio.FIRST_COMPLETED)
         if not told.done():
-            raise NoNetwork(streams.stderr.strip() or str(holder.exception() or "it ended"))
+            error = holder.exception()
+            raise NoNetwork(streams.stderr.strip() or str(error or "it ended")) from error
         yield Network(told.result())
     finally:
         holder.cancel()
