@@ -17,7 +17,8 @@ from tests.integration.spine.rawwriter import LEDGER, connected
 
 AT_ONCE = 64
 """Messages asked for together."""
-PATIENCE = 3.0
+PATIENCE = 5.0
+"""Seconds for one answer of the server; whoever asks looks again later."""
 
 
 class LedgerReader:

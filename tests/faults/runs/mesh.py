@@ -21,7 +21,7 @@ from tests.faults.tools.disk import SmallDisk
 from tests.faults.tools.proxy import FaultProxy
 from tests.programs.record import Outage
 
-START = 60.0
+START = 120.0
 """Seconds that the mesh may take to start."""
 DISK = 48 * 1024 * 1024
 HOLD = 1.0

@@ -18,8 +18,8 @@ from tests.faults.tools.proxy import FaultProxy
 ROOT = Path(__file__).parents[3]
 PAUSE = 0.3
 """Seconds before a service that could not start is started again."""
-SOON = 3.0
-"""Seconds for a process to do what it is told."""
+SOON = 30.0
+"""Seconds for a process that was killed to be gone."""
 
 
 class Service:
