@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
 
@@ -25,12 +27,17 @@ if TYPE_CHECKING:
     from switchgear.agent.run import Run
     from switchgear.bus.port import Refused
     from switchgear.contract.capability import AnyCapability
+    from switchgear.contract.stored import Stored
     from switchgear.lifecycle.history import History
     from switchgear.tasks.submission import Opening
     from switchgear.tasks.watch import Followed
 
 IN_FLIGHT = 256
 """Submissions whose answers are not awaited yet."""
+FOREIGN = 20
+"""Entries of other tasks for each child that are read past, rather than to read the children one by one."""
+TOGETHER_WITHIN = 10.0
+"""Seconds for it, before they are read one by one all the same."""
 
 
 class End(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -223,7 +230,11 @@ class _Mapping:
         self._run.attempt.move()
 
     async def _read(self, followed: list[Followed]) -> None:
-        """Read each child's end once; those that are open are heard of later."""
+        """Read the children's ends; those that are open are heard of later."""
+        whole = False
+        with contextlib.suppress(TimeoutError, SwitchgearError):
+            async with asyncio.timeout(TOGETHER_WITHIN):
+                whole = await self._read_together(followed)
         slots = asyncio.Semaphore(AT_A_TIME)
 
         async def read(index: int, one: Followed) -> None:
@@ -238,7 +249,41 @@ class _Mapping:
                 else:
                     watch.known(one, stored)
 
-        await asyncio.gather(*(read(index, one) for index, one in enumerate(followed)))
+        left = (
+            read(index, one)
+            for index, one in enumerate(followed)
+            if not one.ended.done() and (not whole or one.missing())
+        )
+        await asyncio.gather(*left)
+
+    async def _read_together(self, followed: list[Followed]) -> bool:
+        """Read all that the owner's tasks of this capability did since the parent began, and keep the children's.
+
+        Costs a fraction of one read for each child. Returns False where it was broken off: too much was not theirs.
+        """
+        attempt = self._run.attempt
+        found: dict[str, list[Stored]] = {}
+        wanted = {scope.split(".")[4]: scope for scope in self._scopes}
+        foreign = 0
+        stored = attempt.bus.ledger.follow(
+            attempt.dispatched.submitted,
+            filters=[subjects.scope(self._plan.wanted.name, self._run.task.owner, "*")],
+        )
+        async with aclosing(cast("AsyncGenerator[list[Stored]]", stored)) as batches:
+            async for batch in batches:
+                for one in batch:
+                    scope = wanted.get(one.subject.split(".", 5)[4])
+                    if scope is None:
+                        foreign += 1
+                    else:
+                        found.setdefault(scope, []).append(one)
+                attempt.move()
+                if not batch or foreign > FOREIGN * len(wanted):
+                    break
+        for scope, one in zip(self._scopes, followed, strict=True):
+            if scope in found and not self._over.done():
+                self._run.services.watch.known(one, found[scope])
+        return foreign <= FOREIGN * len(wanted)
 
     def _ended(self, index: int, done: asyncio.Future[History]) -> None:
         if done.cancelled() or self._over.done():

@@ -17,10 +17,13 @@ from switchgear import (
     TaskDead,
     TaskFailed,
 )
-from switchgear.agent import children
+from switchgear.agent import children, mapping
 from switchgear.contract import entries, limits
+from switchgear.contract.stored import Stored
 from switchgear.contract.subjects import parse_task
 from switchgear.tasks.requests import request_cancel
+from switchgear.testing import memory_ledger
+from switchgear.testing.memory_ledger import MemoryLedger
 from tests.unit.agent.stage import Gate, Number, Stage, Text, stage, until
 
 doubled = Capability("double", Number, Number)
@@ -124,6 +127,43 @@ async def test_map_gives_outcomes_in_order_and_wakes_its_parent_once() -> None:
         assert on.events(handle.id).count("dispatched") == 2
         assert gate.most == 4
     assert runs == [1, 1]
+
+
+@pytest.mark.parametrize(("foreign", "allowed", "alone"), [(0, 0, 0), (30, 20, 0), (30, 0, 11)])
+async def test_a_resumed_map_reads_its_children_together(
+    monkeypatch: pytest.MonkeyPatch, foreign: int, allowed: int, alone: int
+) -> None:
+    """One by one only where the owner has far more other tasks of that capability."""
+    monkeypatch.setattr(mapping, "FOREIGN", allowed)
+    monkeypatch.setattr(memory_ledger, "FOLLOW_BATCH", 10)
+    gate, read = Gate(), list[str]()
+    agent = Agent("parent", version="1.0.0")
+
+    @agent.capability("work", calls=["double"])
+    async def work(value: Number, ctx: Context) -> Number:
+        made = await ctx.map(doubled, [Number(n) for n in range(value.n)], max_failures=None)
+        return Number(sum(one.value.n for one in made if one.value))
+
+    async with stage(agent, workers(gate)) as on:
+        handle = await on.mesh.submit(work, Number(12))
+        await on.reach(handle.id, "waiting")
+        history = MemoryLedger.history
+
+        async def counted(ledger: MemoryLedger, scope: str) -> list[Stored]:
+            read.append(scope)
+            return await history(ledger, scope)
+
+        others = await on.mesh.submit_many("double", [Number(0)] * foreign)
+        children = [one for one in ids_of(on, "double") if "-" in one]
+        assert len(children) == 12
+        forged = children.pop()  # its holder reads it too
+        on.append(on.scope(forged), "cancel-requested", honest=False, reason="forged")
+        monkeypatch.setattr(MemoryLedger, "history", counted)
+        gate.open()
+        await asyncio.gather(*(one.result() for one in others))
+        assert await handle.result() == Number(132)
+        assert on.events(handle.id).count("dispatched") == 2
+    assert len([scope for scope in read if scope.split(".")[4] in children]) == alone
 
 
 async def test_map_without_suspension_gives_the_same() -> None:
