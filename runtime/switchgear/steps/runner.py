@@ -178,7 +178,7 @@ def _failure(spec: StepSpec, key: str, outcome: Outcome) -> StepFailed:
     else:
         what = f"step {key} {process_end(outcome.exit_code)}"
     if verdict.error_class == "resource":
-        tail = tail or "somebody killed it, most likely the kernel for want of memory"
+        tail = tail or "somebody killed it; the kernel does so when memory ends"
     failed = StepFailed(
         what,
         key=key,
