@@ -15,6 +15,7 @@ import os
 import signal
 import statistics
 import subprocess
+import time
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -125,6 +126,22 @@ async def gone(marked: str) -> None:
     async with asyncio.timeout(10):
         while processes(marked):
             await asyncio.sleep(0.02)
+
+
+class Heard:
+    """Lines as they come."""
+
+    def __init__(self) -> None:
+        self.stdout: list[str] = []
+        self.stderr: list[str] = []
+
+    def on_line(self, stream: str, line: str) -> None:
+        {"stdout": self.stdout, "stderr": self.stderr}[stream].append(line)
+
+    async def count(self, number: int) -> None:
+        async with asyncio.timeout(60):
+            while len(self.stdout) + len(self.stderr) < number:
+                await asyncio.sleep(0.02)
 
 
 async def ended(task: asyncio.Task[Any]) -> Any:
@@ -263,6 +280,47 @@ async def test_a_service_that_ends_while_the_step_runs_ends_the_step(bench: Benc
     failed = await bench.failure(shell("sleep 4721").service("db", dies))
     assert (failed.code, failed.exit_code, failed.outcome_known) == ("SG1522", 4, False)
     await gone("4721")
+
+
+async def test_lines_are_told_once_while_the_step_runs_masked_and_also_when_it_fails(
+    make_bench: Make,
+) -> None:
+    bench = make_bench(environ={"TOKEN": "from-environment"})
+    gate = f"gate-{os.urandom(4).hex()}"
+    text = (
+        'echo "é $T"; echo two >&2; until [ -e /gate/1 ]; do sleep 0.05; done; echo three; exit 3'
+    )
+    heard = Heard()
+    spec = shell(text).secret("T", "env://TOKEN").cache("/gate", gate)
+    task = asyncio.ensure_future(bench.run(spec, heard.on_line))
+    await heard.count(2)
+    assert not task.done()
+    await bench.run(shell("touch /gate/1").cache("/gate", gate))
+    assert (await ended(task)).exit_code == 3
+    assert (heard.stdout, heard.stderr) == (["é ***", "three"], ["two"])
+
+
+async def test_a_stream_of_lines_that_is_lost_costs_nothing(bench: Bench) -> None:
+    gate = f"gate-{os.urandom(4).hex()}"
+    heard = Heard()
+    text = "echo one; until [ -e /gate/1 ]; do sleep 0.05; done; echo two"
+    task = asyncio.ensure_future(bench.run(shell(text).cache("/gate", gate), heard.on_line))
+    await heard.count(1)
+    link = bench.executor.links.current
+    assert link is not None
+    await link.output.close()
+    await bench.run(shell("touch /gate/1").cache("/gate", gate))
+    assert (await task).stdout == "one\ntwo\n"
+    assert heard.stdout == ["one", "two"]
+
+
+async def test_the_age_of_lines_when_they_are_told_is_printed(bench: Bench) -> None:
+    ages: list[float] = []
+    tell = "import time\nfor _ in range(40): print(time.time(), flush=True); time.sleep(0.083)"
+    await bench.run(python(tell), lambda _, line: ages.append(time.time() - float(line)))
+    one, most = statistics.median(ages), max(ages)
+    print(f"lines are told {one:.3f} s after they were written, at most {most:.3f}")  # noqa: T201 - a figure for whoever runs this
+    assert len(ages) == 40
 
 
 async def test_t25_a_service_of_a_cancelled_step_ends_with_it(bench: Bench) -> None:
@@ -446,7 +504,7 @@ async def test_overhead_over_the_bare_sdk_is_printed(bench: Bench) -> None:
             await image.with_env_variable("MARK", mark).with_exec(["sh", "-c", "echo 1"]).stdout()
             bare.append(loop.time() - began)
             began = loop.time()
-            await bench.run(shell("echo 1"))
+            await bench.run(shell("echo 1"), Heard().on_line)
             ours.append(loop.time() - began)
     one, other = statistics.median(ours), statistics.median(bare)
     print(f"step {one * 1000:.1f} ms, bare SDK {other * 1000:.1f} ms")  # noqa: T201 - as above

@@ -166,8 +166,15 @@ def environment(settings: DaggerSettings) -> dict[str, str]:
         kept.pop(name, None)
     if settings.runner:
         kept[RUNNER] = settings.runner
-    # Colours and questions are for people; the CLI must not look for a newer one of itself.
-    return {"NO_COLOR": "1", "DO_NOT_TRACK": "1", "DAGGER_NO_UPDATE_CHECK": "1", **kept}
+    # Colours and questions are for people; the CLI must not look for a newer one of itself, and what it would show of
+    # the steps' outputs it would also keep in memory, as long as the session lasts.
+    return {
+        "DAGGER_NO_UPDATE_CHECK": "1",
+        "DAGGER_SILENT": "1",
+        "DO_NOT_TRACK": "1",
+        "NO_COLOR": "1",
+        **kept,
+    }
 
 
 async def reach(runner: str) -> None:
