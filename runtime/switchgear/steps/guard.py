@@ -171,6 +171,8 @@ class Guards:
     ) -> None:
         """`policies` by dependency; `registry:*` stands for all of that kind, `*` for all that have none of their own.
 
+        The host's resources have theirs by `resource:*` or by name only.
+
         `monotonic`: seconds of a clock that only runs forward; `dice`: numbers in [0, 1). `on_change` is told each
         change of state, `on_probe_free` that a half-open one lets one more probe through; both must return at once.
         `judge` classifies what calls raise. Raises UsageError for a policy that cannot be used.
@@ -302,8 +304,9 @@ class Guards:
         return one
 
     def _policy(self, name: str) -> Breaker:
-        kind = f"{name.partition(':')[0]}:*"
-        for key in (name, kind, "*"):
+        keys = (name, f"{name.partition(':')[0]}:*", "*")
+        # the host's resources are asked by steps that take any time: what was meant for services is not for them
+        for key in keys[:2] if name.startswith(RESOURCE) else keys:
             if key in self._policies:
                 return self._policies[key]
         return Breaker()

@@ -330,6 +330,18 @@ async def test_a_failure_of_one_of_several_dependencies_is_that_ones() -> None:
     assert calls()["registry:a"] == (3, 0.333)
 
 
+async def test_a_policy_for_all_else_is_not_for_what_steps_of_any_length_ask_for(
+    clock: Clock,
+) -> None:
+    """What is slow for a service is not for a build: it shows no full disk."""
+    slow = Breaker(slow_after=timedelta(seconds=1), minimum_calls=1)
+    for policies, state in (({"*": slow}, "closed"), ({"resource:*": slow}, "open")):
+        guards, _ = made(clock, **policies)
+        async with guards.guard("resource:disk"):
+            clock.now += 3600
+        assert [one.state for one in guards.snapshot(NOON)] == [state]
+
+
 async def test_a_resource_counts_only_what_names_it(clock: Clock) -> None:
     """An error that names nothing is not the disk's, whatever else is asked for; a step's own end shows it well."""
     guards, _ = made(clock)

@@ -27,6 +27,7 @@ from switchgear.resilience.classes import RESOURCES
 from switchgear.steps import bubblewrap, processes, shortage
 from switchgear.steps.executor import Asked
 from switchgear.steps.executors.process import ProcessExecutor
+from switchgear.steps.guard import UNGUARDED
 from switchgear.steps.runner import Runner
 from switchgear.steps.settings import StepSettings
 from switchgear.steps.sources import git
@@ -275,6 +276,17 @@ async def test_what_runs_out_after_the_commands_leaves_their_outcome_unknown(
 async def test_another_error_after_the_commands_stays_what_it_is() -> None:
     with pytest.raises(ValueError, match="odd"):
         await end(shell("echo it > x").output("x", "x"), Full(ValueError("odd")))
+
+
+async def test_what_is_undone_may_be_what_filled_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(directory: Path) -> None:
+        raise OSError(errno.ENOSPC, "full", str(directory))
+
+    monkeypatch.setattr(shortage, "ensure_room", full)
+    assert isinstance(await end(shell("true")), StepFailed)
+    token = UNGUARDED.set(True)
+    assert await end(shell("true")) == 0
+    UNGUARDED.reset(token)
 
 
 def test_a_process_step_needs_what_all_processes_share() -> None:

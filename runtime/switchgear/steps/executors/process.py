@@ -28,6 +28,7 @@ from switchgear.steps import (
 from switchgear.steps.arranging import Cannot, Given
 from switchgear.steps.executor import Health, Unsupported
 from switchgear.steps.executors import process_services
+from switchgear.steps.guard import UNGUARDED
 from switchgear.steps.result import Limits, Outcome
 from switchgear.steps.sandbox import Outside
 from switchgear.steps.sources import Git
@@ -156,7 +157,8 @@ class ProcessExecutor:
 
     async def _execute(self, step: _Step, on_line: OnLine | None) -> Outcome:
         spec, workspace = step.spec, step.workspace
-        shortage.ensure_room(workspace.directory)
+        if not UNGUARDED.get():  # what is undone may be what filled the disk
+            shortage.ensure_room(workspace.directory)
         why_plain = await self._why_plain(workspace.key)
         if why_plain and on_line is not None and self._settings.isolation == "preferred":
             on_line("stderr", f"switchgear: {_PLAIN}: {why_plain}")
