@@ -29,10 +29,9 @@ class SwitchgearError(Exception):
         self.fix = fix or self.default_fix
 
     def __str__(self) -> str:
-        text = f"{self.code}: {self.what}"
-        if self.why:
-            text += f" because {self.why}"
-        return f"{text}. Fix: {self.fix}" if self.fix else text
+        because = f" because {self.why}" if self.why else ""
+        fix = f". Fix: {self.fix}" if self.fix else ""
+        return f"{self.code}: {self.what}{because}{fix}"
 
 
 # Usage and configuration: codes SG10xx
@@ -395,12 +394,7 @@ class ServerFailed(SwitchgearError):
     default_fix = "read the server's log named above"
 
 
-def all_errors() -> list[type[SwitchgearError]]:
-    """Every error class, by code: the list behind the reference page and its test."""
-    found: list[type[SwitchgearError]] = []
-    todo: list[type[SwitchgearError]] = [SwitchgearError]
-    while todo:
-        error = todo.pop()
-        found.append(error)
-        todo.extend(error.__subclasses__())
-    return sorted(found, key=lambda error: error.code)
+def all_errors(root: type[SwitchgearError] = SwitchgearError) -> list[type[SwitchgearError]]:
+    """Every error class from this one down, by code: the list behind the reference page and its test."""
+    below = [one for kind in root.__subclasses__() for one in all_errors(kind)]
+    return sorted([root, *below], key=lambda error: error.code)
