@@ -96,6 +96,15 @@ class Breaking:
             recent = self._recent.setdefault(ended.capability, deque(maxlen=REMEMBERED))
             recent.append(frozenset(ended.met))
 
+    def forget(self, capability: str) -> None:
+        """Its steps run elsewhere from now on: what its attempts needed says nothing of the next ones."""
+        self._recent.pop(capability, None)
+        for one in self._tries:
+            if one.capability == capability:
+                one.met.clear()
+        if capability in self.feeders:
+            self.feeders[capability].look()
+
     def room(self, capability: str) -> int | None:
         """How many more tasks of the capability may begin, as far as breakers have a say; None: any number."""
         if not self._troubled:

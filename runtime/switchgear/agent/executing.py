@@ -31,12 +31,14 @@ class Executing:
         make: Callable[[], Runner] | None = None,
         guards: Guards | None = None,
         documents: Documents | None = None,
+        changed: Callable[[str], None] | None = None,
     ) -> None:
         """`make`: how to make the runner; None: from this process's settings, its executors behind `guards`.
 
-        `documents` hold the rollouts, which then choose among the executors; None: there are none.
+        `documents` hold the rollouts, which then choose among the executors; None: there are none. `changed` is told
+        the capability whose rollout is another one now.
         """
-        self._rollouts = None if documents is None else RolloutTable(documents)
+        self._rollouts = None if documents is None else RolloutTable(documents, changed)
         self._make = make or partial(composed, guards, self._rollouts)
         self._runner: Runner | None = None
 

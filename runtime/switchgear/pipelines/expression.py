@@ -298,6 +298,7 @@ _HINTS = {
     "!": "write `not`",
     "'": "close the quotes",
     '"': "close the quotes",
+    "}": "close it by `}}`",
     "+": "put texts side by side: ${{ a }}${{ b }}",
 }
 

@@ -15,6 +15,8 @@ from switchgear.contract.rollout import Rollout
 from switchgear.errors import SwitchgearError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from switchgear.bus.port import Consuming, Documents, Kept
 
 log = logging.getLogger(__name__)
@@ -23,8 +25,10 @@ log = logging.getLogger(__name__)
 class RolloutTable:
     """The rules by capability. Watches from the first question on; `close` ends that."""
 
-    def __init__(self, documents: Documents) -> None:
+    def __init__(self, documents: Documents, changed: Callable[[str], None] | None = None) -> None:
+        """`changed` is told the capability whose rules are others now; it must return at once."""
         self._documents = documents
+        self._changed = changed
         self._known: dict[str, Rollout] = {}
         self._watch: Consuming | None = None
         self._begun = asyncio.Lock()
@@ -45,12 +49,15 @@ class RolloutTable:
 
     def _heard(self, kept: Kept) -> None:
         capability = kept.subject.rpartition(".")[2]
-        if kept.data is None:
-            self._known.pop(capability, None)
-            return
         found = read(kept)
-        if found is not None:  # one that cannot be read changes nothing
+        if found is not None:
             self._known[capability] = found
+        elif kept.data is None:
+            self._known.pop(capability, None)
+        else:
+            return  # one that cannot be read changes nothing
+        if self._changed is not None:
+            self._changed(capability)
 
 
 def read(kept: Kept | None) -> Rollout | None:

@@ -12,17 +12,19 @@ import pytest
 import pytest_asyncio
 
 from switchgear import Agent, Context, command
-from switchgear.agent.executing import Executing, planned
+from switchgear.agent.executing import Executing, guarded, planned
 from switchgear.agent.worker import Worker
 from switchgear.client.mesh import Mesh
 from switchgear.contract import entries, subjects
 from switchgear.contract.rollout import Decision
-from switchgear.errors import RolloutRefused
+from switchgear.errors import RolloutRefused, WaitTimeout
 from switchgear.projections.service import observe
 from switchgear.server import EmbeddedServer
 from switchgear.steps.executor import Health, OnLine, Unsupported
+from switchgear.steps.guard import Guards
 from switchgear.steps.result import Outcome
 from switchgear.steps.rollouts import RolloutTable
+from switchgear.steps.runner import Runner
 from switchgear.steps.spec import StepSpec
 from switchgear.steps.workspace import Workspace
 from tests.integration.spine.stage import Gate, Stage, Text, history_of, until
@@ -45,7 +47,7 @@ class Fake:
 
     def dependencies(self, spec: StepSpec) -> tuple[str, ...]:
         del spec
-        return ()
+        return ("dagger",) if self.name == "dagger" else ()
 
     async def execute(
         self, spec: StepSpec, *, on_line: OnLine | None, workspace: Workspace
@@ -99,6 +101,20 @@ class Linting:
         stage.leave(table.close)
         stage.leave(worker.stop)
         await worker.start()
+
+    async def join_guarded(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> list[Guards]:
+        """Serve behind breakers, as an agent does by itself; they are there when a step has run."""
+        given: list[Guards] = []
+
+        def made(guards: Guards, rollouts: RolloutTable) -> Runner:
+            given.append(guards)
+            return planned([self.process, self.dagger], guarded(guards), rollouts)
+
+        monkeypatch.setattr("switchgear.agent.executing.composed", made)
+        worker = Worker(self.agent, await stage.bus("linter", "linter"))
+        stage.leave(worker.stop)
+        await worker.start()
+        return given
 
     async def knows(self, mode: str | None, pattern: str = "*", capability: str = "lint") -> None:
         """Wait until the agent has heard of it."""
@@ -173,6 +189,22 @@ async def test_a_change_holds_from_the_next_step_and_back_takes_it_back_at_once(
     [rollout] = await mesh.rollouts.list()
     assert rollout.rules == {}
     assert (rollout.before["*"].by, rollout.before["*"].why) == (mesh.principal, "trying")
+
+
+async def test_to_go_back_serves_tasks_at_once_although_the_engine_is_away(
+    stage: Stage, mesh: Mesh, open_gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its attempts needed before the change keeps no task from being pulled."""
+    linting = Linting(open_gate)
+    given = await linting.join_guarded(stage, monkeypatch)
+    await mesh.rollouts.set("lint", "dagger")
+    assert await mesh.call("lint", Text("a")) == {"text": "dagger dagger"}
+    given[0].command("dagger", "open", "ada", "it is away")
+    handle = await mesh.submit("lint", Text("b"))
+    with pytest.raises(WaitTimeout):
+        await handle.result(timeout=timedelta(seconds=0.5))
+    await mesh.rollouts.set("lint", "process")
+    assert await handle.result(timeout=timedelta(seconds=20)) == {"text": "process process"}
 
 
 async def test_a_percentage_divides_the_tasks_as_it_says_they_are(
