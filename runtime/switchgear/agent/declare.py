@@ -189,8 +189,8 @@ class Agent:
         """When calls to a dependency stop: `agent.breaker("llm", Breaker(open_for=timedelta(seconds=10)))`.
 
         `dependency` is what steps name in `@step(breaker=...)`, or what executors call it, such as `dagger`;
-        `registry:*` stands for all of that kind, `*` for all that have no policy of their own. Raises UsageError for
-        a policy that cannot be used, or a second one.
+        `registry:*` stands for all of that kind, `*` for all that have no policy of their own but the host's resources
+        (`resource:*`). Raises UsageError for a policy that cannot be used, or a second one.
         """
         fault = breaker_fault(policy)
         if not 0 < len(dependency) <= limits.MAX_LABEL:
