@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from switchgear.steps.masking import Mask
+from tests.patience import PATIENCE
 
 T = TypeVar("T")
 
@@ -209,7 +210,7 @@ class Host:
             service.cancel()
         await asyncio.gather(*self.services.values(), return_exceptions=True)
         self.services.clear()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while self.running:
                 await asyncio.sleep(0.01)
 

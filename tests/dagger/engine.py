@@ -18,6 +18,7 @@ from tests.dagger.containers import Host
 from tests.dagger.evaluation import SESSION, Evaluation
 from tests.dagger.schema import introspection
 from tests.dagger.telemetry import Logs
+from tests.patience import PATIENCE
 
 Reply = tuple[int, bytes]
 """Status and body."""
@@ -107,7 +108,7 @@ class Engine:
 
     async def running(self, count: int = 1) -> None:
         """Return when so many executions have begun."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while self.host.started < count:
                 await asyncio.sleep(0.01)
 

@@ -17,6 +17,7 @@ from switchgear.steps.guard import Guards
 from switchgear.steps.result import RunResult
 from switchgear.steps.runner import Runner
 from switchgear.steps.spec import StepSpec, container
+from tests.patience import PATIENCE
 
 IMAGE = "registry.example/tools:1"
 
@@ -60,7 +61,7 @@ class Bench:
     async def run(
         self, spec: StepSpec, on_line: Callable[[str, str], None] | None = None
     ) -> RunResult:
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(PATIENCE):
             return await self._runner.run(
                 Asked(spec, "it"),
                 on_line=on_line,
@@ -92,7 +93,7 @@ def alive(pid: int) -> bool:
     return False
 
 
-async def until(true: Callable[[], bool], seconds: float = 10) -> None:
+async def until(true: Callable[[], bool], seconds: float = PATIENCE) -> None:
     """Return when it holds."""
     async with asyncio.timeout(seconds):
         while not true():

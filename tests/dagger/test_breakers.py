@@ -283,7 +283,7 @@ async def test_a_git_host_that_hangs_fails_the_step_at_its_limit_and_speaks_agai
     async with await asyncio.start_server(_silent, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         source = git(f"https://127.0.0.1:{port}/repository", "main")
-        limited = shell("true").limits(timeout=timedelta(milliseconds=300))
+        limited = shell("true").limits(timeout=timedelta(seconds=1))
         for spec in (
             limited.mount("/src", source),
             limited.service("db", _mounting(limited, source)),

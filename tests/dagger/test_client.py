@@ -18,6 +18,7 @@ from switchgear.steps.executors.dagger_settings import DaggerSettings
 from switchgear.steps.guard import Guards
 from tests.dagger.engine import Engine, Fault
 from tests.dagger.steps import IMAGE, until
+from tests.patience import PATIENCE
 
 
 @pytest.fixture
@@ -101,8 +102,8 @@ async def test_an_engine_that_freezes_does_not_hold_the_block_for_ever(
 ) -> None:
     import dagger
 
-    short = replace(settings, probe_timeout=timedelta(milliseconds=300))
-    async with lone(short) as client, asyncio.timeout(20):
+    short = replace(settings, probe_timeout=timedelta(seconds=2))
+    async with lone(short) as client, asyncio.timeout(PATIENCE):
         step = asyncio.ensure_future(
             client.container().from_(IMAGE).with_exec(["sleep", "1000"]).stdout()
         )

@@ -150,7 +150,7 @@ async def test_an_engine_that_hangs_over_a_mount_or_an_output_is_given_up_at_the
 async def test_t25_a_frozen_engine_is_noticed_without_any_limit_of_the_step(
     make_bench: MakeBench, engine: Engine
 ) -> None:
-    bench = make_bench(probe_timeout=timedelta(milliseconds=300))
+    bench = make_bench(probe_timeout=timedelta(seconds=2))
     step = bench.begin(shell("sleep 1000"))
     await engine.running()
     engine.freeze()

@@ -21,6 +21,7 @@ from switchgear.steps.settings import StepSettings
 from switchgear.steps.spec import StepSpec, command
 from tests.dagger.engine import Engine, Fault
 from tests.dagger.steps import IMAGE, Bench
+from tests.patience import PATIENCE
 
 SPEC = command("sh", "-c", "echo fine").idempotent()
 
@@ -56,7 +57,7 @@ async def run(bench: Bench, rule: RolloutRule, spec: StepSpec = SPEC) -> Ran:
     around = Patient()
     token = AROUND.set(around)
     try:
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(PATIENCE):
             result = await runner.run(Asked(spec, "it", "task-1", "check"))
     except StepFailed as failed:
         result = failed

@@ -82,7 +82,7 @@ async def test_a_service_that_ends_while_the_step_runs_ends_the_step_and_says_so
     bench: Bench, engine: Engine
 ) -> None:
     """What it wrote, an engine keeps to itself."""
-    dies = shell("sleep 0.3; exit 4")
+    dies = shell("sleep 2; exit 4")
     error = await bench.failure(container(IMAGE).exec("sleep", "1000").service("db", dies))
     assert isinstance(error, ServiceFailed)
     assert (error.error_class, error.outcome_known, error.exit_code) == ("step", False, 4)
