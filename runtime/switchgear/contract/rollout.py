@@ -65,7 +65,7 @@ class Comparison(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """That ran beside the one that served."""
     differences: tuple[Difference, ...] = ()
     served: timedelta = timedelta(0)
-    """How long the run took that served; nothing where one of the two came from a cache."""
+    """How long the step waited for the run that served; nothing where one of the two came from a cache, or failed."""
     shadow: timedelta = timedelta(0)
     skipped: Text = ""
     """Why there is nothing to compare; empty where there is."""

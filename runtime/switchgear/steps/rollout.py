@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec.structs import replace
 
@@ -48,8 +48,6 @@ AROUND: ContextVar[Surroundings | None] = ContextVar("switchgear_around", defaul
 
 LEAST_PATIENCE = timedelta(seconds=5)
 """A shadow run may go on for as long again as the run that serves took, and at least for this."""
-_TICK = timedelta(milliseconds=10)
-"""What a container's clock can tell: shorter runs count as so long."""
 _SHOWN = 200
 """Characters of what differs that are kept."""
 
@@ -144,9 +142,9 @@ class RolloutPlan:
         """On both at the same time; the shadow's end, and its failure, only shows in the comparison."""
         beside = asyncio.ensure_future(_beside(lambda: run_on(shadow, quiet=True)))
         try:
-            served = await _end(run_on(choice.first))
-            if not _no_run(served):
-                await _patient(beside, served)
+            served = await _run(lambda: run_on(choice.first))
+            if not _no_run(served.end):
+                await _patient(beside, served.took)
             found = _compared(shadow, rule, served, beside.result() if beside.done() else None)
         finally:
             beside.cancel()
@@ -155,9 +153,18 @@ class RolloutPlan:
         if found.differences:
             differing = ", ".join(one.what for one in found.differences)
             log.warning("rollout.differs %s: %s", choice.decision.rule, differing)
-        if isinstance(served, SwitchgearError):
-            raise served
-        return served
+        if isinstance(served.end, SwitchgearError):
+            raise served.end
+        return served.end
+
+
+class _Run(NamedTuple):
+    """A run that is over."""
+
+    end: Outcome | SwitchgearError
+    """Also how it failed, where it did so as steps do."""
+    took: timedelta
+    """From asking for it on: what a task waits for, and more than a container's clock tells."""
 
 
 @contextmanager
@@ -170,63 +177,65 @@ def _not_needed() -> Generator[None]:
         MET.reset(token)
 
 
-async def _end(running: Awaitable[Outcome]) -> Outcome | SwitchgearError:
-    """How it ended, also where it failed as steps do."""
+async def _run(run: Callable[[], Awaitable[Outcome]]) -> _Run:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
     try:
-        return await running
+        end: Outcome | SwitchgearError = await run()
     except (StepFailed, BreakerOpen) as error:
-        return error
+        end = error
+    return _Run(end, timedelta(seconds=loop.time() - began))
 
 
-async def _patient(beside: asyncio.Future[Any], served: Outcome | SwitchgearError) -> None:
+async def _patient(beside: asyncio.Future[Any], took: timedelta) -> None:
     """Wait for a shadow run, for a while."""
-    took = timedelta(0) if isinstance(served, SwitchgearError) else served.duration
     with (AROUND.get() or Surroundings()).aside(max(LEAST_PATIENCE, took)) as most:
         await asyncio.wait({beside}, timeout=most.total_seconds())
 
 
-async def _beside(run: Callable[[], Awaitable[Outcome]]) -> Outcome | SwitchgearError:
-    """How a shadow run ended: whatever it raises is not the task's trouble."""
+async def _beside(run: Callable[[], Awaitable[Outcome]]) -> _Run:
+    """A shadow run: whatever it raises is not the task's trouble."""
     try:
         with _not_needed():
-            return await _end(run())
+            return await _run(run)
     except Exception as error:
         log.exception("rollout.shadow-failed")
         found = verdict(error)
         what = f"{type(error).__name__}: {error}"[:_SHOWN]
-        return StepFailed(what, key="", error_class=found.error_class, dependency=found.dependency)
+        failed = StepFailed(
+            what, key="", error_class=found.error_class, dependency=found.dependency
+        )
+        return _Run(failed, timedelta(0))
 
 
 def _compared(
-    shadow: ExecutorName,
-    rule: RolloutRule,
-    served: Outcome | SwitchgearError,
-    beside: Outcome | SwitchgearError | None,
+    shadow: ExecutorName, rule: RolloutRule, served: _Run, beside: _Run | None
 ) -> Comparison:
     """What the two ends have in common. Pure."""
     late = "it took too long beside the run that served"
-    skipped = _no_run(served) or (late if beside is None else _no_run(beside))
+    skipped = _no_run(served.end) or (late if beside is None else _no_run(beside.end))
     if skipped or beside is None:
         return Comparison(executor=shadow, skipped=skipped)
-    if isinstance(served, SwitchgearError) or isinstance(beside, SwitchgearError):
-        one, other = _failure(served), _failure(beside)
-        differences = () if one == other else (_difference("failure", one, other),)
-        return Comparison(executor=shadow, differences=differences)
-    pairs: list[tuple[str, str, str]] = [
-        ("exit-code", _code(served), _code(beside)),
-        ("outputs", _outputs(served), _outputs(beside)),
-    ]
-    if rule.compare_stdout:
-        pairs.append(("stdout", served.stdout.rstrip(), beside.stdout.rstrip()))
-    # a cache hit is no measure of what the work takes
-    timed = not served.cached and not beside.cached
+    one, other = served.end, beside.end
+    if isinstance(one, SwitchgearError) or isinstance(other, SwitchgearError):
+        pairs = [("failure", _failure(one), _failure(other))]
+        timed = False
+    else:
+        pairs = [
+            ("exit-code", _code(one), _code(other)),
+            ("outputs", _outputs(one), _outputs(other)),
+        ]
+        if rule.compare_stdout:
+            pairs.append(("stdout", one.stdout.rstrip(), other.stdout.rstrip()))
+        # a cache hit is no measure of what the work takes
+        timed = not one.cached and not other.cached
     return Comparison(
         executor=shadow,
         differences=tuple(
             _difference(what, one, other) for what, one, other in pairs if one != other
         ),
-        served=max(served.duration, _TICK) if timed else timedelta(0),
-        shadow=max(beside.duration, _TICK) if timed else timedelta(0),
+        served=served.took if timed else timedelta(0),
+        shadow=beside.took if timed else timedelta(0),
     )
 
 
