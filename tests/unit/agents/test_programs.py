@@ -16,10 +16,11 @@ from switchgear_agents.places import cache_directory, tool, tool_files, uv_cache
 from switchgear_agents.programs import Needs, answer, program
 from switchgear_agents.refusals import Refused, Temporary
 from switchgear_agents.repository import SecretFinding
+from tests.patience import PATIENCE
 from tests.unit.agents.handling import context
 
 HERE = Path(__file__).parents[3]
-SOON = Needs(timedelta(seconds=20))
+SOON = Needs(timedelta(seconds=PATIENCE))
 
 
 def echo(text: str, number: int) -> SecretFinding:
