@@ -16,7 +16,7 @@ LISTEN = """
 import socket, sys, time
 time.sleep(float(sys.argv[2]))
 print("about to listen", file=sys.stderr, flush=True)
-server = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+server = socket.create_server((sys.argv[3], int(sys.argv[1])))
 time.sleep(1000)
 """
 MEET = "import socket, sys; socket.create_connection(('127.0.0.1', int(sys.argv[1]))); print('met')"
@@ -37,7 +37,7 @@ def python(text: str, *args: object) -> StepSpec:
 async def test_a_step_begins_when_its_service_listens(
     bench: Bench, engine: Engine, port: int
 ) -> None:
-    spec = python(MEET, port).service("db", python(LISTEN, port, 0.5), ports=[port])
+    spec = python(MEET, port).service("db", python(LISTEN, port, 0.5, ""), ports=[port])
     assert (await bench.run(spec)).stdout == "met\n"
     assert any("withExposedPort" in query for query in engine.queries)
     await until(lambda: not engine.host.running)
@@ -81,12 +81,13 @@ async def test_a_service_that_ends_well_before_it_listens_has_failed_too(
 async def test_a_service_that_ends_while_the_step_runs_ends_the_step_and_says_so(
     bench: Bench, engine: Engine
 ) -> None:
-    """What it wrote, an engine keeps to itself."""
+    """What it wrote, an engine keeps to itself, and the error does not claim to know it."""
     dies = shell("sleep 2; exit 4")
     error = await bench.failure(container(IMAGE).exec("sleep", "1000").service("db", dies))
     assert isinstance(error, ServiceFailed)
     assert (error.error_class, error.outcome_known, error.exit_code) == ("step", False, 4)
     assert "service db ended with exit code 4 while the step ran" in error.what
+    assert "does not tell what it wrote" in error.why
     await until(lambda: not engine.host.running)
 
 
@@ -101,6 +102,6 @@ async def test_an_image_of_a_service_without_a_shell_is_a_mistake_of_the_spec(
 
 async def test_a_service_may_begin_with_other_commands(bench: Bench, port: int) -> None:
     serve = container(IMAGE).exec("sh", "-c", "echo made >/tmp/file")
-    serve = serve.exec("/usr/bin/python3", "-c", f"open('/tmp/file')\n{LISTEN}", str(port), "0")
+    serve = serve.exec("/usr/bin/python3", "-c", f"open('/tmp/file')\n{LISTEN}", str(port), "0", "")
     spec = python(MEET, port).service("db", serve, ports=[port])
     assert (await bench.run(spec)).stdout == "met\n"

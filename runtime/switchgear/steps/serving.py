@@ -103,7 +103,7 @@ class Beside:
                 continue
             error = task.exception()
             if error is not None:
-                raise unstartable(self._key, one.service, str(error)) from error
+                raise unstartable(self._key, one.service.name, str(error), began=began) from error
             one.streams.close()
             words = _words(one.streams)
             raise ended(self._key, one.service.name, task.result(), words, began=began)

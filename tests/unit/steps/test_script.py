@@ -145,21 +145,31 @@ def serve(programs: Path, spec: StepSpec) -> tuple[int, str, str]:
     return code, out.read_text("utf-8"), err.read_text("utf-8")
 
 
-def test_a_service_that_nobody_can_reach_in_time_is_ended_and_says_so(programs: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    deaf = shell("echo tried >&2; exec sleep 1000")
-    spec = shell("true").service("db", deaf, ports=[port], start=timedelta(seconds=1))
-    told = f"tried\nswitchgear: nothing listens on port {port}\n"
-    assert serve(programs, spec) == (-9, "", told)
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
-def test_a_service_that_listens_is_let_be(programs: Path, address: str) -> None:
+def listener(address: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.create_server((address, 0), family=family) as server:
+    return socket.create_server((address, 0), family=family)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", ""])
+def test_a_service_that_nobody_can_reach_in_time_is_ended_and_says_so(
+    programs: Path, address: str
+) -> None:
+    """Also one that listens for itself alone, which an engine would wait for without an end."""
+    with listener(address) as server:
         port = server.getsockname()[1]
+        if not address:
+            server.close()
+        deaf = shell("echo tried >&2; exec sleep 1000")
+        spec = shell("true").service("db", deaf, ports=[port], start=timedelta(seconds=1))
+        told = f"tried\nswitchgear: nothing listens on port {port}\n"
+        assert serve(programs, spec) == (-9, "", told)
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::"])  # noqa: S104 - as services do
+def test_a_service_that_listens_is_let_be(programs: Path, address: str) -> None:
+    with listener(address) as server:
         listens = shell("sleep 2; echo done")
+        port = server.getsockname()[1]
         spec = shell("true").service("db", listens, ports=[port], start=timedelta(seconds=1))
         assert serve(programs, spec) == (0, "done\n", "")
 

@@ -111,6 +111,18 @@ async def test_a_service_that_cannot_be_started_is_a_mistake_of_the_spec() -> No
     assert (missing.error_class, "no-such-program" in missing.why) == ("invalid", True)
 
 
+async def test_a_service_that_nobody_waits_for_and_that_cannot_start_ends_the_step(
+    tmp_path: Path,
+) -> None:
+    rootfs = root_filesystem(tmp_path / "root", "sh")
+    lacks = container(f"rootfs:{rootfs}").exec("no-such-program")
+    error = await failure(command("sleep", "1000").service("db", lacks))
+    assert isinstance(error, ServiceFailed)
+    assert (error.error_class, error.outcome_known) == ("invalid", False)
+    assert "was ended: its service db cannot be started" in error.what
+    assert "no-such-program" in error.why
+
+
 async def test_commands_of_a_service_run_in_their_order_and_share_its_directory() -> None:
     service = shell("echo made > file").exec(sys.executable, "-c", f"open('file')\n{LISTEN}", PORT)
     assert (await run(greet().service("db", service, ports=[5432]))).stdout == "greeted\n"

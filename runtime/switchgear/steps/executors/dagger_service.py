@@ -31,15 +31,17 @@ _STOPPING = 5.0
 """Seconds to end the services of a step."""
 _DEAF = "switchgear: nothing listens on port "
 """What the script writes before it ends the service."""
-_EXITED = re.compile(r"bound service .*?exited(?:: exit code: (\d+))?")
+_EXITED = re.compile(r"bound service .*?exited(?:.*?exit code: (\d+))?")
 _EARLY = "exited before healthcheck"
 
+_OWN = f"0A??????7F:*|0A{'0' * 24}01000000:*"
+"""Listeners of loopback addresses, as /proc of most machines writes them: no other container reaches them."""
 _WATCH = """\
 ( { n=0
 while :; do
   d=; for q in @PORTS@; do y=
     for t in /proc/net/tcp /proc/net/tcp6; do
-      [ ! -r $t ] || while read -r _ a _ s _; do case $s$a in 0A*:$q) y=1;; esac; done <$t
+      [ ! -r $t ] || while read -r _ a _ s _; do case $s$a in @OWN@) ;; 0A*:$q) y=1;; esac; done <$t
     done
     [ -n "$y" ] || d=$q
   done
@@ -60,7 +62,7 @@ def argv(service: Service) -> list[str]:
     text = " && ".join([*before, f"exec {last}"])
     if service.ports:
         ports = " ".join(f"{port:04X}" for port in service.ports)
-        watch = _WATCH.replace("@PORTS@", ports).replace("@DEAF@", _DEAF)
+        watch = _WATCH.replace("@PORTS@", ports).replace("@DEAF@", _DEAF).replace("@OWN@", _OWN)
         text = watch.replace("@SECONDS@", str(math.ceil(service.start_seconds))) + text
     return ["sh", "-c", text]
 
@@ -100,13 +102,13 @@ class Services:
         except TimeoutError:
             if not timer.expired():
                 raise
-            raise silent(self._key, service, next(iter(service.ports), 0), "") from None
+            raise silent(self._key, service, next(iter(service.ports), None), None) from None
         except dagger.ExecError as error:
             raise _of_start(self._key, service, error) from error
         except dagger.QueryError as error:
             if _EARLY not in str(error):
                 raise
-            raise ended(self._key, service.name, 0, "", began=False) from error
+            raise ended(self._key, service.name, 0, None, began=False) from error
 
     async def during(self, work: Coroutine[Any, Any, T]) -> T:
         """Do the work; an engine ends it when a service ends. Raises ServiceFailed for that."""
@@ -127,7 +129,7 @@ class Services:
         names = [one.name for one, _ in self._all]
         named = [name for name in names if re.search(rf"[ (]{name}[,)]", told[0])]
         code = None if told[1] is None else int(told[1])
-        return ended(self._key, (named or names)[0], code, "", began=True)
+        return ended(self._key, (named or names)[0], code, None, began=True)
 
     async def stop(self) -> None:
         """End them now: their processes would outlive a cancelled step until the session closes."""
@@ -150,5 +152,5 @@ def _of_start(key: str, service: Service, error: dagger.ExecError) -> ServiceFai
     if deaf:
         return silent(key, service, int(port.split()[0]), before)
     if error.exit_code == 1 and NO_PROGRAM in error.stderr:
-        return unstartable(key, service, error.stderr.strip())
+        return unstartable(key, service.name, error.stderr.strip())
     return ended(key, service.name, error.exit_code, error.stderr or error.stdout, began=False)

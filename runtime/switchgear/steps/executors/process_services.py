@@ -146,7 +146,7 @@ async def _served(
     try:
         arranged = arranging.in_sandbox(spec, given)
     except arranging.Cannot as cannot:
-        raise unstartable(workspace.key, service, cannot.what) from cannot
+        raise unstartable(workspace.key, service.name, cannot.what) from cannot
     assert arranged.sandbox is not None
     limits = spawning.rlimits(spec)
     jobs = [bubblewrap.Job(arranged.sandbox, argv, None, limits) for argv in arranged.argvs]
