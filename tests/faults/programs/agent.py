@@ -23,10 +23,11 @@ from switchgear import Agent, Context
 from switchgear.agent import process
 from switchgear.agent.settings import WorkerSettings
 from switchgear.settings import Settings
-from tests.patience import PATIENCE
 
 GATE = "test.gate"
 """Where handlers announce themselves, and wait."""
+PATIENCE = 60
+"""Seconds for which they wait."""
 
 
 @dataclass

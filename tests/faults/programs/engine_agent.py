@@ -19,8 +19,7 @@ from switchgear import Agent, Breaker, Context, Retry, container
 from switchgear.agent import process
 from switchgear.settings import Settings
 from switchgear.steps.executors import dagger_settings
-from tests.faults.programs.agent import GATE, Text
-from tests.patience import PATIENCE
+from tests.faults.programs.agent import GATE, PATIENCE, Text
 
 CONCURRENCY = 4
 IN_A_ROW = 2
