@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import posixpath
+from collections.abc import Collection
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 from msgspec import Struct, field
@@ -14,18 +18,21 @@ from switchgear.agent.context import Context
 from switchgear.contract import limits
 from switchgear.contract.values import Retry
 from switchgear.errors import Permanent, StepFailed, SwitchgearError, UsageError
-from switchgear.pipelines import files, parameters, plan, specs
+from switchgear.pipelines import files, parameters, plan, specs, template
 from switchgear.pipelines.evaluating import CannotEvaluate
 from switchgear.pipelines.plan import Ended, Job, Leave, Plan
 from switchgear.resilience.backoff import bound
 from switchgear.resilience.classify import classify
+from switchgear.steps.sources import Git, Local, Source
 
 if TYPE_CHECKING:
     from switchgear.agent.declare import Agent, Declared
-    from switchgear.pipelines.model import Pipeline
+    from switchgear.pipelines.model import Mount, Pipeline, Step
     from switchgear.steps.result import RunResult
     from switchgear.steps.spec import StepSpec
 
+Roots = tuple[str, ...] | None
+"""Directories to which values may lead; None: to any."""
 TAIL = 4000
 """Characters of a step's output that the result keeps."""
 
@@ -47,21 +54,29 @@ class PipelineResult(Struct, frozen=True, kw_only=True):
 
 
 def load_pipelines(
-    agent: Agent, directory: str | Path, *, concurrency: int = 4
+    agent: Agent,
+    directory: str | Path,
+    *,
+    concurrency: int = 4,
+    host_paths: Collection[str | Path] | None = None,
 ) -> tuple[Declared[Any, Any], ...]:
     """Offer every pipeline file (.toml, .yaml) of a directory as a capability of the agent, named as the pipeline.
 
-    `concurrency`: how many tasks of each one instance runs at a time. Raises PipelineInvalid with all that is wrong
-    in all files, NotFound, ExtraMissing for YAML without its package.
+    `concurrency`: how many tasks of each one instance runs at a time. `host_paths`: directories of this host to which
+    tasks may lead steps by their parameters, with all that is below; None: to any. Raises PipelineInvalid with all
+    that is wrong in all files, NotFound, ExtraMissing for YAML without its package.
     """
+    roots = None if host_paths is None else tuple(os.path.realpath(one) for one in host_paths)
     return tuple(
-        _offer(agent, pipeline, concurrency) for pipeline in files.load_directory(directory)
+        _offer(agent, pipeline, concurrency, roots) for pipeline in files.load_directory(directory)
     )
 
 
-def _offer(agent: Agent, pipeline: Pipeline, concurrency: int) -> Declared[Any, Any]:
+def _offer(
+    agent: Agent, pipeline: Pipeline, concurrency: int, roots: Roots = None
+) -> Declared[Any, Any]:
     async def handler(request: Any, ctx: Context) -> Any:
-        return await run(pipeline, msgspec.structs.asdict(request), ctx)
+        return await run(pipeline, msgspec.structs.asdict(request), ctx, roots)
 
     handler.__annotations__ = {
         "request": parameters.input_type(pipeline),
@@ -79,13 +94,15 @@ def _offer(agent: Agent, pipeline: Pipeline, concurrency: int) -> Declared[Any, 
     return offer(handler)
 
 
-async def run(pipeline: Pipeline, params: dict[str, Any], ctx: Context) -> PipelineResult:
+async def run(
+    pipeline: Pipeline, params: dict[str, Any], ctx: Context, roots: Roots = None
+) -> PipelineResult:
     """Run a pipeline in a handler. Raises StepFailed of the step that failed, Permanent for what has no plan."""
     try:
         planned = plan.plan(pipeline, params, ctx.task.id)
     except plan.CannotPlan as error:
         raise Permanent(f"the pipeline {pipeline.name} cannot run: {error}") from error
-    running = _Running(planned, ctx)
+    running = _Running(planned, ctx, roots)
     await ctx.gather(*(running.job(job) for job in planned.jobs))
     return running.result()
 
@@ -93,7 +110,8 @@ async def run(pipeline: Pipeline, params: dict[str, Any], ctx: Context) -> Pipel
 class _Running:
     """One run: jobs wait for what they need, and for a slot."""
 
-    def __init__(self, planned: Plan, ctx: Context) -> None:
+    def __init__(self, planned: Plan, ctx: Context, roots: Roots) -> None:
+        self._roots = roots
         self._plan = planned
         self._ctx = ctx
         self._ended: dict[str, Ended] = {}
@@ -155,6 +173,7 @@ class _Running:
             return Ended(key=job.key, step=job.step.name, state=decision.state, why=decision.why)
         try:
             spec = specs.spec_of(self._plan, job, self._ended)
+            _check_paths(job.step, spec, self._roots)
         except (CannotEvaluate, UsageError) as error:
             return self._failed(job, _invalid(job, str(error)), 0)
         number = self._first(job)
@@ -191,6 +210,39 @@ class _Running:
             allowed=job.step.allow_failure,
             stdout=error.stdout,
         )
+
+
+def _check_paths(step: Step, spec: StepSpec, roots: Roots) -> None:
+    """Raises CannotEvaluate where a value leads the step to a path of this host that is none of its tasks' business."""
+    if roots is None:
+        return
+    named = {posixpath.normpath(one.path) for one in step.mounts if not _is_plain(one)}
+    paths = [path for one in spec.mounts if one.path in named and (path := _of_host(one.source))]
+    inside = [one.path for one in spec.mounts]
+    directory = spec.directory or ""
+    if not template.is_plain(step.workdir) and not _within(directory, inside):
+        paths.append(directory)
+    for path in paths:
+        if not _within(os.path.realpath(path), roots):
+            known = ", ".join(roots) or "none is set"
+            raise CannotEvaluate(f"tasks may not lead to {path} on this host, only to: {known}")
+
+
+def _is_plain(mount: Mount) -> bool:
+    return template.is_plain(mount.local) and template.is_plain(mount.git)
+
+
+def _of_host(source: Source) -> str:
+    """The path of this host that it is; empty for none."""
+    if isinstance(source, Local):
+        return source.path
+    if isinstance(source, Git) and source.url.startswith("file:"):
+        return unquote(urlsplit(source.url).path)
+    return ""
+
+
+def _within(path: str, directories: Collection[str]) -> bool:
+    return any(path == one or path.startswith(f"{one.rstrip('/')}/") for one in directories)
 
 
 def _key(job: Job, number: int) -> str:

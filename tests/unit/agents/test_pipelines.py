@@ -17,7 +17,7 @@ from switchgear.agent.pipelines import PipelineResult
 from switchgear.contract.capability import Capability
 from switchgear.errors import TaskFailed, TaskRejected
 from switchgear.testing.mesh import mesh
-from switchgear_agents.pipelines import agent
+from switchgear_agents.pipelines import agent, offering
 from tests.unit.agents.repositories import Repository
 from tests.unit.steps.sandboxes import needs_sandbox
 
@@ -37,6 +37,12 @@ OLD = 1_000_000_000
 def programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """This interpreter before all others: a shim of a version manager finds nothing in a sandbox."""
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
+
+
+@pytest.fixture(autouse=True)
+def allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks may name what a test has made."""
+    monkeypatch.setitem(globals(), "agent", offering([tmp_path]))
 
 
 async def ran(name: str, **params: Any) -> PipelineResult:
@@ -70,6 +76,17 @@ async def test_a_failing_test_fails_the_task_and_what_needs_it_does_not_run(
     assert "1 != 2" in caught.value.why
     assert "2 of 4 steps succeeded" in caught.value.why
     assert "package blocked" in caught.value.why
+
+
+async def test_a_repository_of_the_host_is_one_that_tasks_may_name(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository.commit(app_dot_py="x = 1\n")
+    monkeypatch.setitem(globals(), "agent", offering([tmp_path / "mine"]))
+    for url in (f"file://{repository}", f"file://{tmp_path}/mine/%2e%2e/{repository.path.name}"):
+        with pytest.raises(TaskFailed) as caught:
+            await ran("ci", source=url)
+        assert f"only to: {tmp_path}/mine" in caught.value.why
 
 
 async def test_code_that_cannot_be_compiled_fails_the_lint(repository: Repository) -> None:
@@ -154,6 +171,24 @@ async def test_nothing_is_deleted_unless_it_is_asked_for(tmp_path: Path) -> None
     assert result.outputs["plan"]["first"] == ["b.log", "a.log"]
     assert result.step("delete").state == "skipped"
     assert names(tmp_path) == ["a.log", "b.log", "c.log", "d.txt"]
+
+
+@pytest.mark.parametrize("way", ["up", "link", "beside"])
+async def test_a_task_leads_to_no_other_directory_of_the_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Whoever may submit tasks would delete what the agent's user may delete."""
+    mine, other = tmp_path / "mine", tmp_path / "mine-too"
+    mine.mkdir()
+    other.mkdir()
+    aged(other, "a.log")
+    (mine / "link").symlink_to(other)
+    monkeypatch.setitem(globals(), "agent", offering([mine]))
+    named = {"up": f"{mine}/../mine-too", "link": mine / "link", "beside": other}
+    with pytest.raises(TaskFailed) as caught:
+        await ran("prune-files", directory=str(named[way]), keep_newest=0, delete=True)
+    assert "leads upwards" in caught.value.why or f"only to: {mine}" in caught.value.why
+    assert names(other) == ["a.log"]
 
 
 async def test_old_files_are_deleted_but_the_newest_stay(tmp_path: Path) -> None:
