@@ -15,7 +15,7 @@ from collections import Counter
 from tests.simulation import bugs
 from tests.simulation.world import Result, simulate
 
-ENDLESS = 6
+ENDLESS = 20
 """Processor seconds of a seed, which usually takes a twentieth of one."""
 TOGETHER = 25
 """Seeds whose garbage is thrown away at a time."""
