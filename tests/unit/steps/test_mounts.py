@@ -18,6 +18,7 @@ from switchgear.steps import packing
 from switchgear.steps.settings import StepSettings
 from switchgear.steps.sources import git
 from switchgear.steps.spec import StepSpec, command, container
+from tests.patience import PATIENCE
 from tests.unit.steps.sandboxes import (
     MemoryBlobs,
     failure,
@@ -181,7 +182,7 @@ async def test_a_private_cache_that_is_in_use_is_empty_for_the_next(tmp_path: Pa
     first = shell("touch /cache/mine; touch /go/begun; while test ! -e /go/on; do sleep 0.02; done")
     first = first.mount("/go", go_on, read_only=False).cache("/cache", "it", sharing="private")
     running = asyncio.create_task(run(first, settings=settings))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not (go_on / "begun").exists():
             await asyncio.sleep(0.01)
     again = shell("ls /cache").cache("/cache", "it", sharing="private")
@@ -265,7 +266,7 @@ async def test_no_command_line_of_the_host_shows_a_secret(
     text = "touch begun; while test ! -e on; do sleep 0.02; done"
     spec = shell(text).workdir(tmp_path).secret("TOKEN", "env://MESH_TEST_TOKEN")
     running = asyncio.create_task(run(spec))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not (tmp_path / "begun").exists():
             await asyncio.sleep(0.01)
     lines = command_lines()
