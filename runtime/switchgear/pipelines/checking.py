@@ -109,6 +109,12 @@ def _check_matrix(step: Step, faults: Faults) -> int:
     if number > MAX_COMBINATIONS:
         what = f"{number} combinations are more than {MAX_COMBINATIONS}"
         faults.key(path, LIMIT, what, fix="split the step, or take an axis out")
+    for index, row in enumerate(step.exclude):
+        for axis, value in row.items():
+            values = step.matrix.get(axis, "")
+            if not isinstance(values, str) and value not in values:
+                what = f"{value!r} is no value of {axis}, so this excludes nothing"
+                faults.value(("steps", step.name, "exclude", index, axis), GRAPH, what)
     return max(number, 1)
 
 

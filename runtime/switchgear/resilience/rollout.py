@@ -135,10 +135,8 @@ def readiness(
         )
     differed = counts.compared - counts.same
     if differed:
-        kinds = ", ".join(
-            f"{what} {count} times" for what, count in sorted(counts.differences.items())
-        )
-        missing.append(f"{differed} runs differed: {kinds}")
+        kinds = ", ".join(f"{what} {count}" for what, count in sorted(counts.differences.items()))
+        missing.append(f"{differed} of {counts.compared} runs differed: {kinds}")
     if counts.ratio is not None and counts.ratio > most:
         missing.append(f"dagger takes {counts.ratio:.2f} times as long, {most:g} are allowed")
     if counts.ratio is None and counts.compared >= runs:

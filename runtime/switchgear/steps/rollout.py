@@ -101,7 +101,7 @@ class RolloutPlan:
 
     def _only(self, spec: StepSpec) -> tuple[ExecutorName, str] | None:
         """The executor that alone can run the step, and why; None where a rule may choose."""
-        if spec.image is None and spec.host_only:
+        if spec.needs_host:
             return "process", "the step needs this host: it only runs as a process"
         if (not spec.image and not spec.services) or not {"process", "dagger"} <= set(
             self._executors

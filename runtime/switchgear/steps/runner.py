@@ -75,7 +75,7 @@ class Runner:
     async def by_image(self, asked: Asked, run_on: RunOn) -> Outcome:
         """The plan that holds where nobody gives another."""
         spec = asked.spec
-        wanted = spec.image is not None or (self._engine_image and not spec.host_only)
+        wanted = spec.image is not None or (self._engine_image and not spec.needs_host)
         return await run_on("dagger" if wanted and "dagger" in self.executors else "process")
 
     def _placed(self, name: str, asked: Asked) -> tuple[str, Asked]:
@@ -83,7 +83,7 @@ class Runner:
         spec = asked.spec
         if name != "dagger" or spec.image is not None:
             return name, asked
-        if spec.host_only:
+        if spec.needs_host:
             return "process", asked
         image = self._engine_image or None
         return name, asked._replace(spec=replace(spec, image=image))

@@ -113,6 +113,12 @@ class StepSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
             if not NAME.fullmatch(name) or not path or ".." in path.split("/"):
                 raise ValueError(f"{name!r} at {path!r} is no output")
 
+    @property
+    def needs_host(self) -> bool:
+        """Whether it must run as a process: it says so, or it would write to this host, and an engine to a copy."""
+        writes = any(isinstance(one.source, Local) and not one.read_only for one in self.mounts)
+        return self.image is None and (self.host_only or writes)
+
     def exec(self, *args: str | os.PathLike[str]) -> StepSpec:
         """Then run this program with arguments as they are, without a shell."""
         if not args or not os.fspath(args[0]):

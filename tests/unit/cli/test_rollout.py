@@ -127,7 +127,7 @@ def test_a_report_says_what_stands_against_a_switch() -> None:
         )
     )
     assert "lint *: not ready" in text
-    assert "1 runs differed: exit-code 1 times" in text
+    assert "1 of 58 runs differed: exit-code 1" in text
     assert "dagger takes 1.20 times as long" in text
     assert "the newest 3 ledger entries are not counted yet" in text
     assert "lint *: ready" in text

@@ -314,6 +314,8 @@ def test_the_arguments_of_one_command_in_a_list_have_places() -> None:
         ("steps.a = {run = ['x'], needs = ['b', 'b']}\nsteps.b.run = ['x']", "a needs b twice"),
         ("steps.a = {run = ['x'], needs = ['a']}", "the steps need each other: a → a"),
         ("steps.a = {run = ['x'], matrix = {'a b' = [1]}}", "'a b' cannot name an axis"),
+        ("steps.a = {run = ['x'], matrix = {v = ['1']}, exclude = [{v = 2}]}",
+         "2 is no value of v, so this excludes nothing"),
         ("steps.a = {run = ['x'], exclude = 3}", "a.exclude is a list of tables, not a whole number"),
         ("steps.a = {run = ['x'], env = 'A=1'}", "a.env is a table, not a text"),
         ("steps.a = {run = ['x'], network = 'yes'}", "a.network is true or false, not a text"),

@@ -222,7 +222,7 @@ def counts(
     [
         (SHADOW, counts(), ()),
         (SHADOW, counts(49, 49), ("49 of 50 runs were compared",)),
-        (SHADOW, counts(60, 59, differences={"stdout": 1}), ("1 runs differed: stdout 1 times",)),
+        (SHADOW, counts(60, 59, differences={"stdout": 1}), ("1 of 60 runs differed: stdout 1",)),
         (SHADOW, counts(90, 90, skipped={"late": 9, "other": 1}), ()),
         (
             SHADOW,

@@ -61,6 +61,8 @@ async def placed(
         (PLAIN, "", ("process", None)),
         (PLAIN, "python:3.12", ("dagger", "python:3.12")),
         (PLAIN.on_host(), "python:3.12", ("process", None)),
+        (PLAIN.mount("/out", "/srv", read_only=False), "python:3.12", ("process", None)),
+        (PLAIN.mount("/in", "/srv"), "python:3.12", ("dagger", "python:3.12")),
         (container("alpine").exec("true"), "python:3.12", ("dagger", "alpine")),
         (container("alpine").exec("true"), "", ("dagger", "alpine")),
     ],

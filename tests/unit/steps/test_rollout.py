@@ -291,10 +291,14 @@ async def test_an_agent_without_the_other_executor_serves_without_a_shadow() -> 
 
 
 @pytest.mark.parametrize("mode", ["dagger", "shadow", "fallback"])
-async def test_a_step_that_needs_this_host_runs_as_a_process_once(mode: Mode) -> None:
-    """Two processes would compare well, and say nothing of an engine."""
+@pytest.mark.parametrize(
+    "spec", [SPEC.on_host(), SPEC.mount("/out", "/srv", read_only=False)], ids=["told", "writes"]
+)
+async def test_a_step_that_needs_this_host_runs_as_a_process_once(
+    mode: Mode, spec: StepSpec
+) -> None:
+    """Two processes would compare well, and say nothing of an engine; what an engine writes is lost."""
     executors = Executors()
-    spec = command("true").idempotent().on_host()
     _, decision = await run(executors, RolloutRule(mode=mode), spec=spec)
     assert executors.asked == ["process"]
     assert decision is not None
