@@ -125,6 +125,9 @@ async def _changed(
     async with shared.joined(common) as mesh:
         with shared.answered_by(*shared.COORDINATOR):
             found = await change(mesh.rollouts)
+            offered = {one.offer.name for one in (await mesh.capabilities()).rows}
+    if capability not in offered:
+        common.output.say(f"no live instance offers {capability}: `switchgear capability ls`")
     rule = found.rules.get(step)
     mode: Mode | None = None if rule is None else rule.mode
 

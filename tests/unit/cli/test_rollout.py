@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from switchgear import RolloutRefused, testing
+from switchgear import Agent, Context, RolloutRefused, testing
 from switchgear.cli import common as shared
 from switchgear.cli import rollout
 from switchgear.cli.common import Common
@@ -81,10 +81,29 @@ async def test_a_rule_is_set_shown_and_taken_back(
         await ran(rollout.back, monkeypatch, "lint", step="r*", common=TEXT)
         assert "lint r*: no rule, agents decide by themselves" in capsys.readouterr().out
         await ran(rollout.set_, monkeypatch, "lint", "fallback", common=TEXT)
-        assert "lint *: fallback, from the next step on" in capsys.readouterr().out
+        told = capsys.readouterr()
+        assert "lint *: fallback, from the next step on" in told.out
+        assert "no live instance offers lint" in told.err, "a name may be mistyped"
         await ran(rollout.rm, monkeypatch, "lint", common=JSON)
         await ran(rollout.status, monkeypatch, "other", common=TEXT)
         assert "no rollouts" in capsys.readouterr().out
+
+
+async def test_a_capability_that_is_offered_is_no_typing_mistake(
+    given: list[MemoryMesh], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    agent = Agent("linter", version="1.0.0")
+
+    @agent.capability("lint")
+    async def lint(value: str, ctx: Context) -> str:
+        del ctx
+        return value
+
+    assert lint.name == "lint"
+    async with testing.mesh(agent) as mesh:
+        given.append(mesh)
+        await ran(rollout.set_, monkeypatch, "lint", "dagger", common=TEXT)
+        assert capsys.readouterr().err == ""
 
 
 async def test_what_makes_no_sense_is_refused(
