@@ -116,6 +116,10 @@ faults: $(VENV_STAMP) ## real processes killed, frozen and cut off, in SCHEDULES
 soak: $(VENV_STAMP) ## one long run under load and faults, MINUTES=10
 	$(PY) -m tests.faults.runs --soak $(MINUTES) $(ARGS)
 
+.PHONY: recovery
+recovery: $(VENV_STAMP) ## how long the mesh takes to go on after each kind of death; fails beyond what is promised
+	RECOVERY=strict $(BIN)/pytest --no-header -q tests/faults/test_recovery.py $(ARGS)
+
 .PHONY: coverage
 coverage: $(VENV_STAMP) $(NODE_STAMP) ## all tests with branch coverage
 	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered $(ARGS)

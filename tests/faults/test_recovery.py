@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import statistics
 import time
@@ -30,15 +31,17 @@ pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.slow]
 WORK = Capability("work", Text, Text)
 THIRD = LEASE.total_seconds() / 3
 ROUNDS = 5
-TAKEOVER = limits.LANE_ACK_WAIT.total_seconds() / 2
+STRICT = os.environ.get("RECOVERY") == "strict"
+"""Whether the figures must be those that are promised; else only what a busy machine cannot miss."""
+TAKEOVER = 0.5 if STRICT else limits.LANE_ACK_WAIT.total_seconds() / 2
 """Seconds from a kill to the next execution: usually half of one, and a lease without the broker's word."""
-STANDBY = 10 * limits.INTAKE_ACK_WAIT.total_seconds()
+STANDBY = 2.0 if STRICT else 10 * limits.INTAKE_ACK_WAIT.total_seconds()
 """Seconds that a task may wait when a replica dies that has it; usually little more than its intake waits."""
-RESTARTED = limits.ANNOUNCE_EVERY.total_seconds()
+RESTARTED = 2.0 if STRICT else limits.ANNOUNCE_EVERY.total_seconds()
 """Seconds after which a mesh that noticed nothing would be put right; usually it takes a tenth of one."""
 SLOTS = 4
 """Of the agents here."""
-MARGIN = limits.ANNOUNCE_TTL.total_seconds() / 2
+MARGIN = 1.0 if STRICT else limits.ANNOUNCE_TTL.total_seconds() / 2
 """Seconds beyond the lease: less than its announcement stands."""
 
 
@@ -100,8 +103,7 @@ async def test_task_of_a_killed_agent_runs_elsewhere_at_once(
         f"killed agent: running elsewhere after {statistics.median(took):.2f} s"
         f" (median of {ROUNDS}; the longest {max(took):.2f} s)",
     )
-    assert statistics.median(took) <= TAKEOVER
-    assert max(took) <= 2 * TAKEOVER
+    assert max(took) <= TAKEOVER
 
 
 @pytest.mark.parametrize(
@@ -219,11 +221,12 @@ async def test_everything_works_again_soon_after_a_kill_of_the_server(
 
 
 async def test_services_leave_when_the_broker_has_left_before(
-    server: EmbeddedServer, children: Children, capsys: pytest.CaptureFixture[str]
+    server: EmbeddedServer, stage: Stage, children: Children, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What they still have to tell it does not keep them."""
     coordinator, agent = await asyncio.gather(children.coordinator(), children.agent())
     await coordinator.says("lease-taken")
+    await joined(await stage.client(), agent)
     server.kill()
     told = time.monotonic()
     for child in (coordinator, agent):
