@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from switchgear.errors import StepFailed
+from switchgear.steps.executors.dagger_settings import ProvidedSession
 from switchgear.steps.result import RunResult
 from switchgear.steps.spec import StepSpec
 from tests.dagger.conftest import MakeBench
@@ -195,6 +196,18 @@ async def test_an_answer_from_the_cache_tells_the_lines_of_the_run_that_made_it(
     steps.append(Watched(bench, spec, gates))
     assert (await steps[1].task).cached
     assert [step.lines for step in steps] == [[out("one"), out("two")]] * 2
+
+
+async def test_a_provided_session_tells_lines_too(
+    make_bench: MakeBench, engine: Engine, gates: Path
+) -> None:
+    port, token = await engine.provided()
+    bench = make_bench(provided=ProvidedSession(port, token))
+    step = Watched(bench, shell(f"echo one; {GATE.format(1)}; echo two"), gates)
+    await step.seen(out("one"))
+    step.open("1")
+    await step.task
+    assert step.lines == [out("one"), out("two")]
 
 
 async def test_steps_that_run_at_once_tell_their_own_lines(bench: Bench, gates: Path) -> None:

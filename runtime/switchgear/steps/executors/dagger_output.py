@@ -132,12 +132,12 @@ class Output:
                 elif name == b"data":
                     self._take(value)
                     self._last = number or self._last
-        except ValueError:
+        except (ValueError, msgspec.MsgspecError):
             self._last = number or self._last  # too long, or not readable: left out
             raise
 
     def _take(self, data: bytes) -> None:
-        """Hand on the records of an event to whom they belong. Raises ValueError."""
+        """Hand on the records of an event to whom they belong. Raises MsgspecError."""
         if not self._runs or not data.strip():
             return
         event = msgspec.json.decode(data, type=_Event)
