@@ -30,7 +30,8 @@ async def measure(results: Results, *, rounds: int) -> None:
     asked = Asked(container(f"oci:{archive}").exec("true"), "it")
 
     async def step() -> None:
-        await runner.run(asked)
+        # with lines that somebody wants as they come, as an agent's steps are run
+        await runner.run(asked, on_line=_heard)
 
     try:
         await step()
@@ -47,6 +48,10 @@ async def measure(results: Results, *, rounds: int) -> None:
     results.step_dagger_ms = median(ours for ours, _ in pairs)
     results.bare_dagger_ms = median(theirs for _, theirs in pairs)
     results.step_over_bare_dagger_ms = median(ours - theirs for ours, theirs in pairs)
+
+
+def _heard(stream: str, line: str) -> None:
+    """A line has come."""
 
 
 async def _ms(run: Callable[[], Awaitable[None]]) -> float:
