@@ -153,14 +153,21 @@ def _check_condition(step: Step, scope: _Names, faults: Faults) -> None:
         place = document.inside(path, text, fault.offset)
         faults.add(place, EXPRESSION, fault.what, fix=fault.fix)
         return
-    found = expression.chain(node)
-    if found and found[0][:1] == ["params"]:
-        kinds = {one.name: one.kind for one in scope.pipeline.parameters}
-        kind = kinds.get(".".join(found[0][1:]), "boolean")
-        if kind != "boolean":
-            what = f"a condition is true or false, and this parameter is a {kind}"
-            faults.add(document.inside(path, text, 0), EXPRESSION, what, fix="compare it: … != ''")
+    kind = _kind(expression.chain(node), scope)
+    if kind:
+        what = f"a condition is true or false, and this is a {kind}"
+        faults.add(document.inside(path, text, 0), EXPRESSION, what, fix="compare it: … != ''")
     _check_node(node, scope, _Text(faults, path, text, 0), in_condition=True)
+
+
+def _kind(found: tuple[list[str], list[int]] | None, scope: _Names) -> str:
+    """What a name alone is, where it is known to be neither true nor false; else empty."""
+    names = found[0] if found else [""]
+    if names[0] == "params":
+        kinds = {one.name: one.kind for one in scope.pipeline.parameters}
+        kind = kinds.get(".".join(names[1:]), "boolean")
+        return "" if kind == "boolean" else kind
+    return "text or a number" if names[0] in ("steps", "task", "pipeline") else ""
 
 
 def _check_text(path: Path, text: str, scope: _Names, faults: Faults) -> None:

@@ -48,7 +48,9 @@ def read(document: Document, faults: Faults, name: str) -> Pipeline:
     image, env = top.text("image"), top.mapping("env")
     literals.tell(faults.value, top.at("image"), partial(literals.image, image))
     if not top.raw("steps"):
-        faults.value((), STRUCTURE, "a pipeline has steps", fix="add a table [steps.NAME]")
+        faults.value(
+            (), STRUCTURE, "a pipeline has steps", fix="add a table `steps`, with a name for each"
+        )
     steps = [_step(table, image, env) for table in _named(top, "steps")]
     if len(steps) > MAX_STEPS:
         faults.key(("steps",), LIMIT, f"{len(steps)} steps are more than {MAX_STEPS}")
@@ -152,7 +154,7 @@ def _commands(table: Table) -> tuple[tuple[str, ...], ...]:
     found: list[tuple[str, ...]] = []
     for index, row in enumerate(rows):
         if not isinstance(row, list) or not row:
-            table.wrong(inner.at(index), "a list of commands, each a list of texts", row)
+            table.wrong(inner.at(index), "a list of texts, as all of them", row)
             row = []  # noqa: PLW2901 - the others keep their numbers
         one = Table(table.faults, table.at("run"), cast("dict[str, Any]", {index: row}))
         found.append(one.texts(cast("str", index)))
@@ -277,7 +279,7 @@ def _values(matrix: Table, path: Path, values: list[Any]) -> tuple[Any, ...]:
             fix = f'write it as a text: "{matrix.faults.document.raw((*path, index))}"'
             matrix.faults.value((*path, index), STRUCTURE, what, fix=fix)
         elif not isinstance(one, str | int):
-            matrix.wrong((*path, index), "a list of texts and whole numbers", one)
+            matrix.wrong((*path, index), "a text or a whole number", one)
         elif evaluating.text(one) in {evaluating.text(other) for other in kept}:
             matrix.faults.value((*path, index), STRUCTURE, f"{one!r} stands twice in the matrix")
         else:

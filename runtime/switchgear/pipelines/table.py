@@ -28,9 +28,9 @@ def said(value: Any) -> str:
             return word
     if isinstance(value, float):
         return "a number"
-    return (
-        "a list" if isinstance(value, list) else "a table" if isinstance(value, dict) else "a date"
-    )
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    return "a table" if isinstance(value, dict) else "a date"
 
 
 def hint(name: str, known: Iterable[str]) -> str:
@@ -76,7 +76,8 @@ class Table:
 
     def wrong(self, path: Path, wanted: str, value: Any, fix: str = "") -> None:
         """Tell a value of another kind."""
-        name = ".".join(str(part) for part in path[-2:] if not isinstance(part, int))
+        keys = [part for part in path if isinstance(part, str)]
+        name = ".".join(keys[-2:]) + "".join(f"[{part}]" for part in path if isinstance(part, int))
         self.faults.value(path, STRUCTURE, f"{name} is {wanted}, not {said(value)}", fix=fix)
 
     def text(self, name: str, default: str = "") -> str:
@@ -149,7 +150,7 @@ class Table:
             if isinstance(one, str):
                 found.append((one, path))
             else:
-                self.wrong(path, "a list of texts", one, 'put it in quotes: "…"')
+                self.wrong(path, "a text", one, 'put it in quotes: "…"')
         return found
 
     def mapping(self, name: str) -> dict[str, str]:

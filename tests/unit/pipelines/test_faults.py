@@ -121,7 +121,7 @@ def test_yaml_is_told_as_precisely() -> None:
         (12, 12, "SG1531", "a script holds no ${{ }}"),
         (13, 3, "SG1531", "the step a is declared twice"),
         (16, 11, "SG1531", "the tag tag:yaml.org,2002:python/name:os.system means nothing here"),
-        (16, 11, "SG1531", "run is a list of texts, not empty"),
+        (16, 11, "SG1531", "c.run[0] is a text, not empty"),
         (17, 23, "SG1531", "3.1 is a number, and would lose its trailing zeros"),
     ]
 
@@ -154,8 +154,8 @@ def test_a_step_that_stands_twice_in_toml_is_named() -> None:
     [
         ("", "the step a does nothing"),
         ('run = ["x"]\nscript = "y"', "a has both a run and a script"),
-        ('run = [["x"], []]', "run is a list of commands, each a list of texts, not a list"),
-        ('run = ["x", 3]', "run is a list of texts, not a whole number"),
+        ('run = [["x"], []]', "a.run[1] is a list of texts, as all of them, not an empty list"),
+        ('run = ["x", 3]', "a.run[1] is a text, not a whole number"),
         ('run = ["x"]\ninterpreter = "sh"', "an interpreter is for a script"),
         ('run = ["x"]\ntimeout = "5 minutes"', "timeout: '5 minutes' is no time"),
         ('run = ["x"]\nmemory = "5 MB"', "memory: '5 MB' is no size"),
@@ -174,7 +174,7 @@ def test_a_step_that_stands_twice_in_toml_is_named() -> None:
         ('run = ["x"]\nmounts."/s" = {artifact = "b.tree"}', "there is no step b"),
         ('run = ["x"]\noutputs.x = "../x"', "'../x' is no path of an output"),
         ('run = ["x"]\ncaches."/c" = "a b"', "'a b' cannot name a cache"),
-        ('run = ["x"]\nmatrix.v = []', "matrix.v is a list of values, not a list"),
+        ('run = ["x"]\nmatrix.v = []', "matrix.v is a list of values, not an empty list"),
         ('run = ["x"]\nmatrix.v = [1, 1]', "1 stands twice in the matrix"),
         ('run = ["x"]\nmatrix.v = "${{ params.vs }}"', "there is no parameter vs"),
         ('run = ["x"]\nmatrix.v = [1]\nexclude = [{w = 1}]', "the matrix has no 'w'"),
@@ -214,6 +214,11 @@ def test_a_step_that_stands_twice_in_toml_is_named() -> None:
         ('run = ["x"]\nenv.A = "\\u0000"', "the variable A of a step contains a NUL character"),
         ('run = ["x"]\nmatrix.v = ["1", 1]', "1 stands twice in the matrix"),
         ('run = ["x"]\nif = "${{ true }}"', "`if` is an expression, without ${{ }}"),
+        ('run = [["x"], ["y", true]]', "a.run[1][1] is a text, not true or false"),
+        (
+            'run = ["x"]\nif = "task.id"',
+            "a condition is true or false, and this is a text or a number",
+        ),
         ('run = ["x"]\nif = "steps.z.outcome == 1"', "there is no step z"),
     ],
 )
