@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from switchgear.registry.table import Table
 
 _SHOWN = 5
 """Waits of one task that are told one by one."""
+_LATE = timedelta(seconds=2)
+"""How long after its time a retry is dispatched at the latest, if nothing holds it back."""
 
 
 class Known(NamedTuple):
@@ -27,6 +30,7 @@ class Known(NamedTuple):
     ended: Mapping[str, int] = MappingProxyType({})
     """By key of a wait for children: how many of them have ended, as far as is known."""
     groups: Groups = MappingProxyType({})
+    now: datetime | None = None
 
 
 NOTHING = Known()
@@ -101,6 +105,15 @@ def _waiting(history: History, waiting: entries.Waiting, table: Table, known: Kn
         return [f"Waiting for its turn: it comes after task {after}."]
     if waiting.reason == "retry":
         attempts = _attempts(history)
+        if (
+            waiting.until is not None
+            and known.now is not None
+            and known.now > waiting.until + _LATE
+        ):
+            return [
+                f"It was to be tried again at {until}: {attempts}.",
+                f"Retries of {history.capability} are over their budget, and take turns.",
+            ]
         return [f"Waiting to be tried again at {until}: {attempts}."]
     told = [_awaited(wait, history, known) for wait in known.waits[:_SHOWN]]
     more = len(known.waits) - len(told)

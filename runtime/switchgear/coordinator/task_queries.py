@@ -75,6 +75,7 @@ class TaskQueries:
                 if wait.kind == "children"
             },
             groups=self._groups,
+            now=self._clock.now(),
         )
         return explain(history, self._registry.table, known)
 

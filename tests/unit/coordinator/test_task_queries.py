@@ -160,6 +160,27 @@ async def test_explain_tells_when_a_task_that_does_not_run_yet_will() -> None:
         assert "attempt 2 of 3, after 1 failed" in await explain(on, "failing")
 
 
+async def test_explain_tells_that_a_retry_waits_for_its_turn() -> None:
+    """Its time has passed: the capability's retries are over their budget."""
+    async with desk() as on:
+        await held(on)
+        tasks = [f"t{number}" for number in range(20)]
+        for task in tasks:
+            on.submit(task, retry=values.Retry())
+        for task in tasks:
+            await on.reach(task, "dispatched")
+            on.say(task, "attempt-failed", error=FAILURE)
+        for task in tasks:
+            await on.reach(task, "waiting")
+        assert "Waiting to be tried again at 2026" in await explain(on, tasks[-1])
+        await asyncio.sleep(10)
+        left = [task for task in tasks if on.history(task).position == "waiting"]
+        assert left
+        told = await explain(on, left[-1])
+        assert "was to be tried again at 2026" in told
+        assert "over their budget" in told
+
+
 def test_groups_are_read_from_the_environment() -> None:
     """Blanks do not matter; a group may be empty."""
     text = " approvers = bob, carol ;ops=dan;nobody=; "
