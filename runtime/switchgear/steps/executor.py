@@ -62,8 +62,9 @@ class Executor(Protocol):
     ) -> Outcome:
         """Run it to its end; whatever ends this call, nothing of the step runs on.
 
-        An exit code is an outcome, expected or not. Raises StepFailed for all else, with its error_class, the
-        dependency that failed, and `outcome_known=False` where the commands may have run.
+        An exit code is an outcome, expected or not, unless it is known to be the host's doing, as when the kernel
+        kills for want of memory. Raises StepFailed for that and for all else, with its error_class, the dependency
+        that failed, and `outcome_known=False` where the commands may have run.
         """
         ...
 
