@@ -31,20 +31,17 @@ class Hole(NamedTuple):
 def holes(text: str) -> tuple[Hole, ...]:
     """The expressions of a text. Raises SyntaxFault, with the character of the whole text."""
     found: list[Hole] = []
-    for match in _HOLE.finditer(text):
+    at = text.find(_OPEN)
+    while at >= 0:  # once through the text: the first that is not closed ends it
+        match = _HOLE.match(text, at)
+        if match is None:
+            raise SyntaxFault("'${{' is never closed", at, "close it by `}}`")
         try:
             node = expression.parse(match[1])
         except SyntaxFault as fault:
             raise SyntaxFault(fault.what, match.start(1) + fault.offset, fault.fix) from None
-        found.append(Hole(match.start(), match.end(), node, match.start(1)))
-    rest = "".join(_parts(text, found))
-    if _OPEN in rest:
-        at = next(
-            index
-            for index in (one.start() for one in re.finditer(re.escape(_OPEN), text))
-            if not any(hole.start <= index < hole.end for hole in found)
-        )
-        raise SyntaxFault("'${{' is never closed", at, "close it by `}}`")
+        found.append(Hole(at, match.end(), node, match.start(1)))
+        at = text.find(_OPEN, match.end())
     return tuple(found)
 
 
@@ -77,7 +74,7 @@ def value(text: str, scope: Scope) -> Any:
     return fill(text, scope) if node is None else evaluating.evaluate(node, scope)
 
 
-def _parts(text: str, found: list[Hole] | tuple[Hole, ...]) -> list[str]:
+def _parts(text: str, found: tuple[Hole, ...]) -> list[str]:
     """What stands between the expressions."""
     ends = [0, *(hole.end for hole in found)]
     starts = [*(hole.start for hole in found), len(text)]

@@ -131,6 +131,13 @@ def test_texts_are_filled_in() -> None:
     assert template.value("x${{ params.on }}", SCOPE) == "xtrue"
 
 
+@pytest.mark.parametrize("part", ["${{", "${{ '", "${{ a }", "${{ 'a' }}${{"])
+def test_a_long_text_is_read_once(part: str) -> None:
+    """Whoever reads it again from each of its signs is not ready today."""
+    with pytest.raises(SyntaxFault):
+        template.holes(part * 100_000)
+
+
 def test_what_is_filled_in_is_not_read_again() -> None:
     scope = {"params": {"evil": "${{ params.secret }}", "secret": "x"}}
     assert template.fill("${{ params.evil }}", scope) == "${{ params.secret }}"
