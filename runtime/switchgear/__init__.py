@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from switchgear.contract.capability import Capability
     from switchgear.contract.cron import Cron
     from switchgear.contract.topic import Message, Topic
-    from switchgear.contract.values import Retry
+    from switchgear.contract.values import Retry, RetryRule
     from switchgear.errors import (
         BreakerOpen,
         ClearTextRefused,
@@ -77,6 +77,7 @@ _HOMES: dict[str, str] = {
     "Cron": "contract.cron",
     "Resource": "agent.resource",
     "Retry": "contract.values",
+    "RetryRule": "contract.values",
     "Topic": "contract.topic",
     "load_pipelines": "agent.pipelines",
     "step": "agent.step",
@@ -146,6 +147,7 @@ __all__ = [
     "Cron",
     "Resource",
     "Retry",
+    "RetryRule",
     "Topic",
     "load_pipelines",
     "step",

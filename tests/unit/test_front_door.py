@@ -23,6 +23,7 @@ GROUPS = {
         "Cron",
         "Resource",
         "Retry",
+        "RetryRule",
         "Topic",
         "load_pipelines",
         "step",

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import TypedDict
 
 from switchgear.contract.values import Retry, State
+from switchgear.errors import UsageError
 from switchgear.tasks import submission
 
 
@@ -54,9 +55,9 @@ class ListFilters(TypedDict, total=False):
 
 
 def kept(given: SubmitOptions, now: datetime, *, version: str = "*") -> submission.Options:
-    """The options as a submission carries them; `version`: the range that the caller accepts."""
-    deadline, deadline_in = _moment(given.get("deadline"), now)
-    start, start_in = _moment(given.get("start"), now)
+    """The options as a submission carries them; `version`: the range that the caller accepts. Raises UsageError."""
+    deadline, deadline_in = _moment("deadline", given.get("deadline"), now)
+    start, start_in = _moment("start", given.get("start"), now)
     return submission.Options(
         version=version,
         priority=given.get("priority", "normal"),
@@ -71,7 +72,17 @@ def kept(given: SubmitOptions, now: datetime, *, version: str = "*") -> submissi
 
 
 def _moment(
-    asked: datetime | timedelta | None, now: datetime
+    name: str, asked: datetime | timedelta | None, now: datetime
 ) -> tuple[datetime | None, timedelta | None]:
-    """A moment, and the time from now as which it was asked for."""
-    return (now + asked, asked) if isinstance(asked, timedelta) else (asked, None)
+    """A moment, and the time from now as which it was asked for. Raises UsageError."""
+    if isinstance(asked, timedelta):
+        try:
+            return now + asked, asked
+        except OverflowError:
+            raise UsageError(f"the {name} {asked} from now is beyond the calendar") from None
+    if asked is not None and asked.tzinfo is None:
+        raise UsageError(
+            f"the {name} {asked} has no time zone",
+            fix="give a timedelta, or a datetime with tzinfo, such as datetime.now(UTC)",
+        )
+    return asked, None

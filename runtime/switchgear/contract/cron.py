@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from msgspec import Raw
 
@@ -20,7 +20,8 @@ class Cron:
     `expression`: minute, hour, day of month, month, day of week, as cron(8) reads them. `missed`: what becomes of
     the times at which no coordinator ran. `overlap`: of a time at which the task before is still open. A fixed
     hour that is skipped for summer time runs right after it, one that comes twice runs once; where the hour is
-    `*`, times follow the clock.
+    `*`, times follow the clock. Raises UsageError for another `missed` or `overlap`; whether there are such times
+    is said by the coordinators, which alone read expressions.
     """
 
     __slots__ = ("expression", "input", "missed", "overlap", "timezone")
@@ -34,6 +35,8 @@ class Cron:
         missed: Missed = "latest",
         overlap: Overlap = "skip",
     ) -> None:
+        _check("missed", missed, Missed)
+        _check("overlap", overlap, Overlap)
         self.expression = expression
         self.input = input
         self.timezone = timezone
@@ -56,3 +59,10 @@ class Cron:
 
     def __repr__(self) -> str:
         return f"Cron({self.expression!r}, timezone={self.timezone!r})"
+
+
+def _check(name: str, given: str, known: Any) -> None:
+    """An announcement with another word would be read by nobody."""
+    words = get_args(known)
+    if given not in words:
+        raise UsageError(f"{given!r} is no `{name}` of a Cron", fix=f"use {', '.join(words)}")

@@ -110,10 +110,8 @@ def _waiting(history: History, waiting: entries.Waiting, table: Table, known: Kn
             and known.now is not None
             and known.now > waiting.until + _LATE
         ):
-            return [
-                f"It was to be tried again at {until}: {attempts}.",
-                f"Retries of {history.capability} are over their budget, and take turns.",
-            ]
+            turns = f"retries of {history.capability} are over their budget, and take turns"
+            return [f"It was to be tried again at {until}, {attempts}: {turns}."]
         return [f"Waiting to be tried again at {until}: {attempts}."]
     told = [_awaited(wait, history, known) for wait in known.waits[:_SHOWN]]
     more = len(known.waits) - len(told)

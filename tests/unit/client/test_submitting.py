@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -142,6 +142,24 @@ async def test_input_that_is_no_json_is_refused_before_anything_is_sent() -> Non
     async with stage(echo()) as on:
         with pytest.raises(UsageError, match="the input of echo"):
             await on.mesh.submit("echo", object())
+        assert on.site.broker.ledger.last_sequence == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"deadline": datetime(2030, 1, 1)}, "the deadline .* has no time zone"),  # noqa: DTZ001
+        ({"start": datetime(2030, 1, 1)}, "the start .* has no time zone"),  # noqa: DTZ001
+        ({"start": timedelta.max}, "the start .* is beyond the calendar"),
+    ],
+)
+async def test_time_that_cannot_be_kept_is_refused_before_anything_is_sent(
+    options: dict[str, Any], told: str
+) -> None:
+    """A coordinator could only say that it cannot read the submission."""
+    async with stage(echo()) as on:
+        with pytest.raises(UsageError, match=told):
+            await on.mesh.submit("echo", Number(1), **options)
         assert on.site.broker.ledger.last_sequence == 0
 
 
