@@ -236,8 +236,8 @@ def exec_error(argv: list[str], code: int, out: str, err: str) -> Refused:
         _type="EXEC_ERROR",
         cmd=argv,
         exitCode=code,
-        stdout=out[-LIMIT:].rstrip("\n"),
-        stderr=err[-LIMIT:].rstrip("\n"),
+        stdout=out[-LIMIT:].strip(),
+        stderr=err[-LIMIT:].strip(),
     )
 
 

@@ -38,7 +38,8 @@ _COMMAND = """\
 wait "$p"; c=$?; [ -z "$t" ] || { wait "$p"; break; }
 case $c in @CODES@) ;; *) break;; esac
 """
-# Each program that is started costs a millisecond or more, so none is for what is empty.
+# Each program that is started costs a millisecond or more, so none is for what is empty. Of what a failed execution
+# wrote an engine strips both ends: a point there keeps what is between.
 _END = """\
 read -r f x 2>/dev/null </proc/uptime
 @FOLLOWED@so="0 0"; se="0 0"; y=
@@ -46,8 +47,9 @@ read -r f x 2>/dev/null </proc/uptime
 @OUTPUTS@
 k=1; [ -n "$t" ] || case $c in @CODES@) k=;; esac
 z="$m $c ${t:-0} ${b:--} ${f:--} $so $se ${r:--} ${y:--}"
+x=0; [ -z "$k" ] || [ @REUSABLE@ = 0 ] || { x=1; printf .; }
 [ ! -s "$o" ] || tail -c @LIMIT@ "$o"
-x=0; [ -z "$k" ] || [ @REUSABLE@ = 0 ] || { x=1; exec 4>&1 >&2; }
+[ $x = 0 ] || { exec 4>&1 >&2; printf .; }
 printf '\\n%s:e\\n' "$m"; [ ! -s "$e" ] || tail -c @LIMIT@ "$e"
 [ $x = 0 ] || { printf .; exec >&4; }
 printf '\\n%s\\n' "$z"; @CLEAN@exit $x
@@ -146,8 +148,9 @@ def parse(spec: StepSpec, stdout: str, stderr: str | None = None) -> Frame:
     _, code, late, begun, ended, out_lines, out, err_lines, err, run, kinds = fields
     if stderr is None:
         body, _, stderr = body.rpartition(f"\n{name}:e\n")
-    else:  # behind what was sent while it ran; and an engine leaves out the end of the last line
-        stderr = stderr.rpartition(f"\n{name}:e\n")[2].removesuffix(".")
+    else:  # behind what was sent while it ran
+        body, stderr = body.removeprefix("."), stderr.rpartition(f"\n{name}:e\n")[2]
+        stderr = stderr.removesuffix(".")
     limit = spec.output_limit
     return Frame(
         exit_code=_KILLED if late == "1" else int(code),
