@@ -28,6 +28,7 @@ from switchgear.steps.runner import Runner
 from switchgear.steps.spec import StepSpec
 from switchgear.steps.workspace import Workspace
 from tests.integration.spine.stage import Gate, Stage, Text, history_of, until
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.integration
 
@@ -85,7 +86,7 @@ class Linting:
             return Text(f"{one.executor} {two.executor}")
 
         @self.agent.capability(
-            "hurry", timeout=timedelta(seconds=1), stall_timeout=timedelta(seconds=1)
+            "hurry", timeout=timedelta(seconds=2), stall_timeout=timedelta(seconds=2)
         )
         async def hurry(value: Text, ctx: Context) -> Text:
             return Text((await ctx.run("one", command("lint").idempotent())).executor + value.text)
@@ -202,7 +203,7 @@ async def test_to_go_back_serves_tasks_at_once_although_the_engine_is_away(
     with pytest.raises(WaitTimeout):
         await handle.result(timeout=timedelta(seconds=0.5))
     await mesh.rollouts.set("lint", "process")
-    assert await handle.result(timeout=timedelta(seconds=20)) == {"text": "process process"}
+    assert await handle.result(timeout=timedelta(seconds=PATIENCE)) == {"text": "process process"}
 
 
 async def test_a_percentage_divides_the_tasks_as_it_says_they_are(
@@ -279,7 +280,7 @@ async def test_a_shadow_that_hangs_takes_nothing_of_the_time_that_a_task_has(
     mesh: Mesh, linting: Linting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither its timeout nor its stall: without the shadow it would have ended in time, so it does with it."""
-    monkeypatch.setattr("switchgear.steps.rollout.LEAST_PATIENCE", timedelta(seconds=2.5))
+    monkeypatch.setattr("switchgear.steps.rollout.LEAST_PATIENCE", timedelta(seconds=4))
     linting.dagger.hangs = True
     await mesh.rollouts.set("hurry", "shadow")
     await linting.knows("shadow", capability="hurry")
@@ -297,7 +298,7 @@ async def test_a_shadow_leaves_a_task_with_a_deadline_half_of_its_time(
     linting.dagger.hangs = True
     await mesh.rollouts.set("hurry", "shadow")
     await linting.knows("shadow", capability="hurry")
-    handle = await mesh.submit("hurry", Text(""), deadline=timedelta(seconds=4))
+    handle = await mesh.submit("hurry", Text(""), deadline=timedelta(seconds=6))
     assert await handle.result() == {"text": "process"}
 
 
