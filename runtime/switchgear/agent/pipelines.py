@@ -17,7 +17,7 @@ from msgspec import Struct, field
 from switchgear.agent.context import Context
 from switchgear.contract import limits
 from switchgear.contract.values import Retry
-from switchgear.errors import Permanent, StepFailed, SwitchgearError, UsageError
+from switchgear.errors import Permanent, StepChanged, StepFailed, SwitchgearError, UsageError
 from switchgear.pipelines import files, parameters, plan, specs, template
 from switchgear.pipelines.evaluating import CannotEvaluate
 from switchgear.pipelines.plan import Ended, Job, Leave, Plan
@@ -179,20 +179,39 @@ class _Running:
         number = self._first(job)
         while True:
             try:
-                return _succeeded(job, await self._ctx.run(_key(job, number), spec), number)
+                return _succeeded(job, await self._ran(job, number, spec), number)
             except StepFailed as error:
                 pause = _pause(job, error, number, spec)
                 if pause is None:
                     return self._failed(job, error, number)
             number += 1
             # recorded: a run that begins anew does not wait again
-            await self._ctx.sleep(f"{_key(job, number)} pause", pause)
+            await self._ctx.sleep(f"{self._key(job, number)} pause", pause)
+
+    async def _ran(self, job: Job, number: int, spec: StepSpec) -> RunResult:
+        key = self._key(job, number)
+        try:
+            return await self._ctx.run(key, spec)
+        except StepChanged:
+            if self._ctx.attempt == 1 or not plan.varies(self._plan.pipeline, job.step):
+                raise
+            # It sees another outcome than in the attempt that recorded it: that was other work.
+            return await self._ctx.run(f"{key} of attempt {self._ctx.attempt}", spec)
+
+    def _key(self, job: Job, number: int) -> str:
+        """The first try has the job's key; the further ones keys of their own, since each is recorded.
+
+        What asks for a status is done in each attempt: it speaks of what happened there.
+        """
+        key = job.key if number == 1 else f"{job.key} try {number}"
+        again = self._ctx.attempt > 1 and plan.asks_status(job.step)
+        return f"{key} of attempt {self._ctx.attempt}" if again else key
 
     def _first(self, job: Job) -> int:
         """The try to begin with: the one that has succeeded, in an earlier attempt of the task."""
         ends = self._ctx._run.recording.records.ends  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - our own
         for number in range(2, job.step.retry.max_attempts + 1):
-            found = ends.get(_key(job, number))
+            found = ends.get(self._key(job, number))
             if found is not None and found.ok:
                 return number
         return 1
@@ -243,11 +262,6 @@ def _of_host(source: Source) -> str:
 
 def _within(path: str, directories: Collection[str]) -> bool:
     return any(path == one or path.startswith(f"{one.rstrip('/')}/") for one in directories)
-
-
-def _key(job: Job, number: int) -> str:
-    """The first try has the job's key; the further ones keys of their own, since each is recorded."""
-    return job.key if number == 1 else f"{job.key} try {number}"
 
 
 def _pause(job: Job, error: StepFailed, number: int, spec: StepSpec) -> timedelta | None:

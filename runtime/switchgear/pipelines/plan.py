@@ -168,11 +168,10 @@ def decide(plan: Plan, job: Job, ended: Mapping[str, Ended], *, stopped: bool) -
     blocked = f"{bad.key} {_has(bad)}" if bad is not None else ""
     if not blocked and stopped:
         blocked = "another step has failed"
-    node = expression.parse(job.step.condition) if job.step.condition else None
-    asks = node is not None and expression.asks_status(node)
-    if blocked and not asks:
+    if blocked and not asks_status(job.step):
         return Leave("blocked", blocked)
-    if node is not None:
+    if job.step.condition:
+        node = expression.parse(job.step.condition)
         try:
             if not evaluating.truth(evaluating.evaluate(node, scope(plan, job, ended))):
                 return Leave("skipped", f"if {job.step.condition}")
@@ -180,6 +179,17 @@ def decide(plan: Plan, job: Job, ended: Mapping[str, Ended], *, stopped: bool) -
             return Leave("failed", f"if {job.step.condition}: {error}")
     missing = missing_artifact(plan, job, ended)
     return Leave("blocked", missing) if missing else Run()
+
+
+def asks_status(step: Step) -> bool:
+    """Whether its `if` asks how what it needs ended: then what it does is of one attempt."""
+    return bool(step.condition) and expression.asks_status(expression.parse(step.condition))
+
+
+def varies(pipeline: Pipeline, step: Step) -> bool:
+    """Whether what it sees of other steps may be other things in a later attempt."""
+    above = [pipeline.step(name) for name in graph.above(needs_of(pipeline), step.name)]
+    return any(one.allow_failure or asks_status(one) for one in above)
 
 
 def missing_artifact(plan: Plan, job: Job, ended: Mapping[str, Ended]) -> str:

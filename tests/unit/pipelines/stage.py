@@ -42,6 +42,10 @@ class Stage(Context):
     def task(self) -> TaskInfo:
         return TaskInfo("task-1", "task-1", None, "it", "owner", datetime.now(UTC), None, None)
 
+    @property
+    def attempt(self) -> int:
+        return 1
+
     async def run(self, key: str, spec: StepSpec) -> RunResult:
         assert key not in self.specs, f"{key} ran twice"
         self.specs[key] = spec

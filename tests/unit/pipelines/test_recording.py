@@ -12,7 +12,7 @@ from switchgear import testing
 from switchgear.agent.declare import Agent
 from switchgear.agent.pipelines import PipelineResult, load_pipelines
 from switchgear.contract.capability import Capability
-from switchgear.errors import Retryable, TaskRejected
+from switchgear.errors import Retryable, StepFailed, TaskRejected
 from switchgear.testing.mesh import MemoryMesh, mesh
 
 TEXT = """
@@ -89,6 +89,58 @@ async def test_what_succeeded_at_a_second_try_is_not_run_again_by_a_later_attemp
         ran = [made.runs(task, key) for key in ("deploy", "deploy try 2", "deploy try 3", "test")]
         assert ran == [1, 1, 0, 2]
         assert (result.step("deploy").tries, result.step("deploy").stdout) == (2, "done")
+
+
+async def test_a_step_that_asks_for_a_status_runs_in_each_attempt(tmp_path: Path) -> None:
+    """What it says, and what it cleans up, is of the attempt in which it ran."""
+    text = """
+    attempts = 2
+    [steps.test]
+    run = ["true"]
+    [steps.mail]
+    needs = ["test"]
+    if = "always()"
+    run = ["echo", "${{ steps.test.outcome }}"]
+    """
+    async with mesh(agent_of(tmp_path, text)) as made:
+        made.fake_run("test")
+        made.fake_run("mail")
+        made.fake_run("mail of attempt 2", stdout="second")
+        made.faults.fail("test", StepFailed("away", key="test", error_class="transient"))
+        task = await made.submit(MADE, {})
+        result = await task.result()
+        assert result.step("mail").stdout == "second"
+        assert [made.runs(task, key) for key in ("test", "mail", "mail of attempt 2")] == [2, 1, 1]
+
+
+async def test_a_step_may_see_another_outcome_of_one_that_may_fail_in_a_later_attempt(
+    tmp_path: Path,
+) -> None:
+    text = """
+    attempts = 2
+    [steps.lint]
+    run = ["true"]
+    allow_failure = true
+    [steps.tell]
+    needs = ["lint"]
+    run = ["echo", "${{ steps.lint.outcome }}"]
+    [steps.keep]
+    needs = ["lint"]
+    run = ["true"]
+    [steps.test]
+    needs = ["tell", "keep"]
+    run = ["true"]
+    """
+    async with mesh(agent_of(tmp_path, text)) as made:
+        for key in ("lint", "tell", "tell of attempt 2", "keep", "test"):
+            made.fake_run(key)
+        made.faults.fail("lint", StepFailed("odd", key="lint", exit_code=1))
+        made.faults.fail("test", StepFailed("away", key="test", error_class="transient"))
+        task = await made.submit(MADE, {})
+        result = await task.result()
+        assert [one.state for one in result.steps] == ["success"] * 4
+        ran = [made.runs(task, key) for key in ("lint", "tell", "tell of attempt 2", "keep")]
+        assert ran == [2, 1, 1, 1]
 
 
 async def test_a_crash_changes_nothing_of_a_failure_that_is_allowed(tmp_path: Path) -> None:
