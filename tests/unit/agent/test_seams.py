@@ -127,6 +127,40 @@ async def test_an_undo_is_run_once_however_long_it_takes() -> None:
         assert UNDONE == ["begin it", "end it"]
 
 
+@pytest.mark.parametrize(
+    ("cleanup", "undone", "left"),
+    [
+        (timedelta(minutes=5), ["begin it", "end it", "first"], "stop"),
+        (timedelta(seconds=5), ["begin it"], "undos not run: first, slowly"),
+    ],
+)
+async def test_a_cancel_during_the_undos_of_a_failure_interrupts_none_and_bounds_them(
+    cleanup: timedelta, undone: list[str], left: str
+) -> None:
+    """They go on for as long as the capability gives; what is not done by then is named in the end."""
+    agent = Agent("undoer", version="1.0.0")
+
+    @agent.capability("undo", timeout=None, cleanup=cleanup)
+    async def undo(value: Number, ctx: Context) -> None:
+        async with ctx.saga() as saga:
+            saga.undo("first", withdraw, "first")
+            saga.undo("slowly", slowly, "it")
+            await ctx.step("act", act)
+            raise Permanent("no")
+
+    async with stage(agent) as on:
+        handle = await on.mesh.submit(undo, Number(0))
+        await until(lambda: UNDONE == ["begin it"])
+        await asyncio.sleep(10)
+        await handle.cancel("stop")
+        with pytest.raises(TaskCancelled) as ended:
+            await handle.result()
+        assert left in ended.value.what
+        assert undone == UNDONE
+        assert on.history(handle.id).failures == 0
+        assert on.events(handle.id).count("dispatched") == 1
+
+
 async def test_a_block_that_was_left_is_not_undone_by_what_fails_right_after_it() -> None:
     """Even where no other call has recorded that it was left."""
     agent = Agent("leaver", version="1.0.0")
