@@ -19,23 +19,35 @@ if TYPE_CHECKING:
     from switchgear.steps.executor import OnLine
 
 FOLLOW = """\
-w=; case $r in ''|-*) ;; *)
-( LC_ALL=C; N='\n'; T='\t'; h=$N$m\\ $r$N; n5=0 n6=0 y5= y6=
+w=; case $r in ''|-*) ;; *) (
+LC_ALL=C; N='\n'; T='\t'; h=$N$m\\ $r$N; n5=0 n6=0 y5= y6=
 exec 3<&- 5<"$o" 6<"$e" >&2; ulimit -v 65536 2>/dev/null
-z() { s=$1; while [ -n "$s" ]; do l=${s%%"$N"*}; s=${s#*"$N"}
-while case $l in *[!$T\\ -~]*) ;; *) false;; esac; do
-a=${l%%[!$T\\ -~]*}; l=${l#"$a"}; printf '%s\\001%o;' "$a" "'$l"; l=${l#?}
-done; printf '%s\\n' "$l"; done; }
-while sleep 0.1 2>/dev/null || sleep 1; do for i in 5 6; do eval "n=\\$n$i y=\\$y$i"; k=0
-while [ $k -lt 16 ] && [ ${#y} -lt 65536 ]; do k=$((k+1)); b=
-while [ ${#b} -lt 3500 ]; do
-IFS= read -r x <&$i || { y=$y$x; k=16; break; }
-n=$((n+1)); x=$y$x; y=; b="$b$i.$n ${#x} $x $i.$n$N"
+escaped() {
+  s=$1; while [ -n "$s" ]; do
+    l=${s%%"$N"*}; s=${s#*"$N"}
+    while case $l in *[!$T\\ -~]*) ;; *) false;; esac; do
+      a=${l%%[!$T\\ -~]*}; l=${l#"$a"}; printf '%s\\001%o;' "$a" "'$l"; l=${l#?}
+    done
+    printf '%s\\n' "$l"
+  done
+}
+while sleep 0.1 2>/dev/null || sleep 1; do
+  for i in 5 6; do
+    eval "n=\\$n$i y=\\$y$i"; k=0
+    while [ $k -lt 16 ] && [ ${#y} -lt 65536 ]; do
+      k=$((k+1)); b=
+      while [ ${#b} -lt 3500 ]; do
+        IFS= read -r x <&$i || { y=$y$x; k=16; break; }
+        n=$((n+1)); x=$y$x; y=; b="$b$i.$n ${#x} $x $i.$n$N"
+      done
+      [ -n "$b" ] || break
+      case $b in *[!$T$N\\ -~]*) b=$(escaped "$b")$N;; esac
+      printf %s "$h$b"; h=
+    done
+    eval "n$i=\\$n y$i=\\$y"
+  done
 done
-[ -n "$b" ] || break
-case $b in *[!$T$N\\ -~]*) b=$(z "$b")$N;; esac
-printf %s "$h$b"; h=
-done; eval "n$i=\\$n y$i=\\$y"; done; done ) & w=$!;; esac
+) & w=$!;; esac
 """
 """Beside the commands, for a run whose name does not begin with `-`: a process of the shell's own that reads `$o` and
 `$e` as they grow, at most 56 kB of each in a tenth of a second, and never holds up what writes them. Sends `$m $r`,
@@ -105,7 +117,7 @@ class _Stream:
         """Counted from the end, since the beginning may be cut off."""
         known = max(0, text.count("\n") - (count - self._told)) if self._told else 0
         *_, rest = text.split("\n", known)
-        self._tail.feed(self._mask.feed(rest.encode()) + self._mask.close())
+        self._tail.feed(self._mask.feed(rest.encode(errors="replace")) + self._mask.close())
         self._tail.close()
 
 
