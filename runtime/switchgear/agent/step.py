@@ -30,6 +30,11 @@ _OPTIONS = "__switchgear_step__"
 ONCE = Retry(max_attempts=1)
 
 
+def _without_end() -> float:
+    """Seconds that are left where there is no deadline."""
+    return float("inf")
+
+
 class StepOptions(NamedTuple):
     """How a step function is run."""
 
@@ -79,13 +84,16 @@ async def run_step(
     seed: str = "",
     judge: Judge = classify,
     guards: Guards | None = None,
+    left: Callable[[], float] = _without_end,
 ) -> Ran:
     """Run a step function, repeated by its own policy; its result as the codec gives it back.
 
     Raises as `perform`, and NotRecordable for a result that cannot be stored.
     """
     kind = returned(fn)
-    value, retries = await perform(key, fn, args, kwargs, seed=seed, judge=judge, guards=guards)
+    value, retries = await perform(
+        key, fn, args, kwargs, seed=seed, judge=judge, guards=guards, left=left
+    )
     try:
         data = codec.encode(value)
         return Ran(msgspec.json.decode(data, type=kind), data, retries)
@@ -102,12 +110,14 @@ async def perform(
     seed: str = "",
     judge: Judge = classify,
     guards: Guards | None = None,
+    left: Callable[[], float] = _without_end,
 ) -> tuple[Any, int]:
     """Call a step function, repeated by its own policy; returns what it returns, and the number of retries.
 
     A sync function runs in a thread; `seed` sets how long it waits between tries, at least as long as the failed side
-    asks; `judge` says what its exceptions mean. Without `guards` no breaker is asked. Raises StepFailed for what the
-    function raised, BreakerOpen where a try is refused.
+    asks; `judge` says what its exceptions mean. Without `guards` no breaker is asked. `left`: seconds until the task's
+    deadline; no try is waited for that would come after it. Raises StepFailed for what the function raised,
+    BreakerOpen where a try is refused.
     """
     options: StepOptions = getattr(fn, _OPTIONS, StepOptions())
     failures = 0
@@ -127,7 +137,8 @@ async def perform(
             failure = judge(error, step=key)
             policy = options.retry.of(failure.error_class)
             pause = _pause(policy, failure, failures, f"{seed}/{failures}")
-            again = repeatable(failure, idempotent=options.idempotent) and pause is not None
+            again = repeatable(failure, idempotent=options.idempotent)
+            again = again and pause is not None and pause < left()
             if not again or failure.error_class not in policy.on or failures >= policy.max_attempts:
                 if isinstance(error, SwitchgearError):
                     raise

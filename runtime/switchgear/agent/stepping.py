@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -55,7 +56,14 @@ async def step(run: Run, key: str, fn: Callable[..., Any], args: Any, kwargs: An
             body = run.services.instrument(run.task.id, key, fn)
             seed, services = f"{run.task.id}/{key}", run.services
             ran = await run_step(
-                key, body, args, kwargs, seed=seed, judge=services.judge, guards=services.guards
+                key,
+                body,
+                args,
+                kwargs,
+                seed=seed,
+                judge=services.judge,
+                guards=services.guards,
+                left=partial(_left, run),
             )
         except SwitchgearError as error:
             await _failed(run, key, "step", digest, error, began)
@@ -73,6 +81,14 @@ async def step(run: Run, key: str, fn: Callable[..., Any], args: Any, kwargs: An
             ran=Ran("function", retries=ran.retries),
         )
         return ran.value
+
+
+def _left(run: Run) -> float:
+    """Seconds until the task's deadline."""
+    deadline = run.task.deadline
+    if deadline is None:
+        return float("inf")
+    return (deadline - run.attempt.clock.now()).total_seconds()
 
 
 async def command(run: Run, key: str, spec: StepSpec) -> RunResult:

@@ -16,6 +16,7 @@ from switchgear import (
     Context,
     Permanent,
     Retry,
+    Retryable,
     TaskDead,
     TaskInfo,
     command,
@@ -113,6 +114,29 @@ async def test_step_is_repeated_by_its_own_policy() -> None:
         handle = await mesh.submit(work, Number(0))
         assert await handle.result() == Number(3)
         assert (await handle.status()).attempt == 1
+
+
+async def test_step_waits_for_no_try_that_would_come_after_the_deadline() -> None:
+    """It holds no slot for nothing, and the task ends with what went wrong instead of as expired."""
+    agent = Agent("steps", version="1.0.0")
+    tries: list[int] = []
+
+    @step(retry=Retry(max_attempts=5, initial=timedelta(0), max_delay=timedelta(hours=1)))
+    async def ask() -> int:
+        tries.append(1)
+        raise Retryable("busy", retry_after=60.0 * len(tries))
+
+    @agent.capability("work", retry=Retry(max_attempts=5))
+    async def work(value: Number, ctx: Context) -> int:
+        return await ctx.step("ask", ask)
+
+    async with testing.mesh(agent) as mesh:
+        handle = await mesh.submit(work, Number(0), deadline=timedelta(seconds=150))
+        with pytest.raises(TaskDead, match="busy"):
+            await handle.result()
+        row = await handle.status()
+    assert len(tries) == 2
+    assert row.updated_at - row.submitted_at < timedelta(seconds=61)
 
 
 async def test_step_stops_retrying_what_is_permanent() -> None:
