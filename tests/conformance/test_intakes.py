@@ -9,7 +9,7 @@ from switchgear.bus.port import Bus, Delivery
 from switchgear.contract import subjects
 from tests.conformance.support import MakeBus, Names, Received
 
-SHORT = timedelta(milliseconds=300)
+SHORT = timedelta(milliseconds=800)
 """A lease that ends within a test."""
 
 

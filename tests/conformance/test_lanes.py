@@ -14,7 +14,7 @@ from switchgear.errors import NotFound
 from tests.conformance.support import MakeBus, Names, Received
 from tests.patience import PATIENCE
 
-SHORT = timedelta(milliseconds=300)
+SHORT = timedelta(milliseconds=800)
 """A lease that ends within a test."""
 LONG = timedelta(seconds=60)
 """A delay that no test sees the end of."""
@@ -244,7 +244,7 @@ async def test_delayed_nak_brings_a_message_back_after_the_delay(
     """Within the delay the lane has nothing; after it the message is there as second delivery."""
     await dispatch(bus, names, "t1")
     (first,) = await take(bus, lane, 1)
-    first.nak(timedelta(milliseconds=300))
+    first.nak(timedelta(seconds=1.5))
     assert await bus.work.fetch(lane, 1) == []
     (second,) = await take(bus, lane, 1)
     assert (second.stored.data, second.deliveries) == (b"t1", 2)
@@ -263,7 +263,7 @@ async def test_delayed_nak_outlasts_the_lease(make_bus: MakeBus, names: Names) -
 
 async def test_in_progress_extends_the_lease(make_bus: MakeBus, names: Names) -> None:
     """Of two held messages the one that is extended stays while the other comes again, twice."""
-    bus = await make_bus(lane_ack_wait=timedelta(seconds=1))
+    bus = await make_bus(lane_ack_wait=timedelta(seconds=1.5))
     await bus.work.ensure_lane(names.capability, "p", "normal")
     await dispatch(bus, names, "t1", "t2")
     held, _ = await take(bus, names.lane(), 2)

@@ -105,10 +105,10 @@ async def test_removed_announcement_is_heard_as_an_end(bus: Bus, names: Names) -
 
 async def test_announcement_ends_with_its_ttl(bus: Bus, names: Names) -> None:
     """One that is not renewed is heard as an end; who watches later finds the other one only."""
-    await bus.announcements.put(subject(names, "i1"), b"1", ttl=SHORT)
-    await bus.announcements.put(subject(names, "i2"), b"2", ttl=LONG)
     watcher, later = Watcher(names), Watcher(names)
     watching = await bus.announcements.watch(watcher)
+    await bus.announcements.put(subject(names, "i1"), b"1", ttl=2 * SHORT)
+    await bus.announcements.put(subject(names, "i2"), b"2", ttl=LONG)
     await watcher.until(lambda items: any(item.data is None for item in items))
     assert watcher.heard() == [("i1", b"1"), ("i2", b"2"), ("i1", None)]
     await watching.end()
@@ -121,9 +121,9 @@ async def test_renewed_announcement_outlives_its_first_ttl(bus: Bus, names: Name
     """Of two with a short TTL the one that was put again with a long one stays."""
     watcher = Watcher(names)
     watching = await bus.announcements.watch(watcher)
-    await bus.announcements.put(subject(names, "kept"), b"1", ttl=SHORT)
+    await bus.announcements.put(subject(names, "kept"), b"1", ttl=2 * SHORT)
     await bus.announcements.put(subject(names, "kept"), b"2", ttl=LONG)
-    await bus.announcements.put(subject(names, "gone"), b"3", ttl=SHORT)
+    await bus.announcements.put(subject(names, "gone"), b"3", ttl=2 * SHORT)
     await watcher.until(lambda items: any(item.data is None for item in items))
     assert watcher.there() == {"kept": b"2"}
     await watching.end()

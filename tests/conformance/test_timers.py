@@ -73,9 +73,10 @@ async def test_later_timer_replaces_the_earlier_one(
     forward, back, other = (place(names, kind) for kind in ("forward", "back", "other"))
     await bus.timers.arm(*forward, far(), b"old")
     await bus.timers.arm(*forward, soon(), b"new")
-    await bus.timers.arm(*back, soon(), b"old")
+    early = soon(1500)
+    await bus.timers.arm(*back, early, b"old")
     await bus.timers.arm(*back, far(), b"new")
-    await bus.timers.arm(*other, soon(700), b"other")
+    await bus.timers.arm(*other, early + timedelta(milliseconds=400), b"other")
     got = await due.reach(2)
     assert [message.stored.data for message in got] == [b"new", b"other"]
 
@@ -85,9 +86,10 @@ async def test_disarmed_timer_does_not_fire(
 ) -> None:
     """A later timer fires, the disarmed one before it does not."""
     disarmed, other = place(names, "disarmed"), place(names, "other")
-    await bus.timers.arm(*disarmed, soon(), b"disarmed")
-    await bus.timers.arm(*other, soon(700), b"other")
+    early = soon(1500)
+    await bus.timers.arm(*disarmed, early, b"disarmed")
     await bus.timers.disarm(disarmed[0])
+    await bus.timers.arm(*other, early + timedelta(milliseconds=400), b"other")
     got = await due.reach(1)
     assert [message.stored.data for message in got] == [b"other"]
 

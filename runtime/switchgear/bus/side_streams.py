@@ -56,9 +56,10 @@ class Announcements(Protocol):
         ...
 
     async def watch(self, receive: Callable[[Announced], None]) -> Consuming:
-        """What is there now, then every change, in order; returns when what was there has been received.
+        """What is there now, then what changes, in order; returns when what was there has been received.
 
-        Recovers by itself within 1 s of a server restart; what was missed meanwhile is received then.
+        Of changes of one subject that follow each other closely only the newest may come. Recovers by itself within
+        1 s of a server restart; what was missed meanwhile is received then.
         """
         ...
 
@@ -118,9 +119,10 @@ class Documents(Protocol):
         ...
 
     async def watch(self, subject_filter: str, receive: Callable[[Kept], None]) -> Consuming:
-        """What is there now, then every change, in order; returns when what was there has been received.
+        """What is there now, then what changes, in order; returns when what was there has been received.
 
-        Recovers by itself within 1 s of a server restart; what was missed meanwhile is received then.
+        Of changes of one subject that follow each other closely only the newest may come. Recovers by itself within
+        1 s of a server restart; what was missed meanwhile is received then.
         """
         ...
 
