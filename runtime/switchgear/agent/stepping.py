@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from datetime import timedelta
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -33,11 +30,8 @@ if TYPE_CHECKING:
     from switchgear.agent.run import Run
     from switchgear.contract.rollout import Decision
     from switchgear.steps.result import RunResult
-    from switchgear.steps.rollout import Surroundings
     from switchgear.steps.spec import StepSpec
 
-_MOVES = 0.1
-"""Seconds; far below any stall."""
 FENCE = "SWITCHGEAR_FENCE"
 """The environment variable in which a command finds its task's fence."""
 
@@ -93,6 +87,7 @@ def _left(run: Run) -> float:
 
 async def command(run: Run, key: str, spec: StepSpec) -> RunResult:
     """Run a command, or return what an earlier run recorded of it."""
+    from switchgear.agent.around import Around
     from switchgear.steps.executor import Asked
     from switchgear.steps.result import RunResult
     from switchgear.steps.rollout import AROUND
@@ -106,7 +101,7 @@ async def command(run: Run, key: str, spec: StepSpec) -> RunResult:
         began = run.attempt.clock.now()
         # What an engine may answer from its cache must not differ with the holder.
         fenced = spec if spec.reusable else spec.env(**{FENCE: str(run.attempt.hold)})
-        around = _around(run)
+        around = Around(run)
         token = AROUND.set(around)
         try:
             execute = run.services.instrument(run.task.id, key, run.services.run_command)
@@ -123,33 +118,6 @@ async def command(run: Run, key: str, spec: StepSpec) -> RunResult:
         ran = Ran(result.executor, result.isolation, decision=around.decision)
         await run.recording.done(key, "run", digest, stored, duration=took, ran=ran)
         return msgspec.json.decode(data, type=RunResult)
-
-
-def _around(run: Run) -> Surroundings:
-    """What the plan of a command knows of this attempt."""
-    from switchgear.steps.rollout import Surroundings
-
-    class Around(Surroundings):
-        @contextmanager
-        def aside(self, wanted: timedelta) -> Generator[timedelta]:
-            deadline, now = run.task.deadline, run.attempt.clock.now()
-            left = wanted if deadline is None else max((deadline - now) / 2, timedelta(0))
-            moving = asyncio.ensure_future(_moving(run))
-            run.limit.pause()
-            try:
-                yield min(wanted, left)
-            finally:
-                run.limit.resume()
-                moving.cancel()
-
-    return Around()
-
-
-async def _moving(run: Run) -> None:
-    """What is only compared is no stall."""
-    while True:
-        run.attempt.move()
-        await asyncio.sleep(_MOVES)
 
 
 async def _failed(

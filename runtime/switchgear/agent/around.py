@@ -1,0 +1,46 @@
+"""What the plan of a command knows of the attempt that it is of, and what it may ask of it.
+
+Above: `stepping`. Below: `steps.rollout`, which is imported with the first command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from switchgear.steps.rollout import Surroundings
+
+if TYPE_CHECKING:
+    from switchgear.agent.run import Run
+
+_MOVES = 0.1
+"""Seconds; far below any stall."""
+
+
+class Around(Surroundings):
+    """Of one command of a run."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    @contextmanager
+    def aside(self, wanted: timedelta) -> Generator[timedelta]:
+        """No time of the attempt passes, nothing stalls; half of the task's time until its deadline is left."""
+        run, deadline = self._run, self._run.task.deadline
+        now = run.attempt.clock.now()
+        left = wanted if deadline is None else max((deadline - now) / 2, timedelta(0))
+        moving = asyncio.ensure_future(self._move())
+        run.limit.pause()
+        try:
+            yield min(wanted, left)
+        finally:
+            run.limit.resume()
+            moving.cancel()
+
+    async def _move(self) -> None:
+        while True:
+            self._run.attempt.move()
+            await asyncio.sleep(_MOVES)
