@@ -109,6 +109,9 @@ async def _changed(
     async with shared.joined(common) as mesh:
         with shared.answered_by(*shared.COORDINATOR):
             found = await change(mesh.schedules)
+            offered = {one.offer.name for one in (await mesh.capabilities()).rows}
+    if done == "put" and found.capability not in offered:
+        common.output.say(f"no live instance offers {found.capability}: its tasks wait for one")
 
     document = {"done": done, "schedule": found}
     common.output.put("schedule", document, lambda: f"{found.name}: {done}")
