@@ -15,6 +15,7 @@ from switchgear.contract.export import catalog
 from switchgear.coordinator import queries as answering
 from switchgear.projections import answers
 from tests.node.program import ROOT, require_node
+from tests.patience import PATIENCE
 
 DOCUMENT = ROOT / "schemas" / "asyncapi.json"
 CHECK = Path(__file__).with_name("check-asyncapi.mjs")
@@ -188,7 +189,7 @@ def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
         text=True,
         check=True,
         cwd=ROOT,
-        timeout=50,
+        timeout=2 * PATIENCE,
     )
     said = [json.loads(line) for line in done.stdout.splitlines()]
     return {names[one["path"]]: one for one in said}

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 import pytest
 import pytest_asyncio
@@ -109,6 +109,13 @@ class Line:
                     return heard
 
 
+async def until(true: Callable[[], bool]) -> None:
+    """Wait until it holds."""
+    async with asyncio.timeout(PATIENCE):
+        while not true():
+            await asyncio.sleep(0.001)
+
+
 @contextlib.asynccontextmanager
 async def line(proxy: FaultProxy) -> AsyncGenerator[Line]:
     """Connect."""
@@ -162,9 +169,9 @@ async def test_swallowed_bytes_are_lost_and_healing_resets(
         await one.hear(6)
         proxy.swallow(way)
         one.writer.write(b"PONG\r\n")
-        async with asyncio.timeout(PATIENCE):
-            while proxy.swallowed[way] < 6:
-                await asyncio.sleep(0.001)
+        await until(lambda: proxy.swallowed[way] >= 6)
+        if way == "down":
+            await until(lambda: b"PONG" in echo.heard)
         assert (b"PONG" in echo.heard) == (way == "down")
         proxy.heal()
         assert await one.end() == b""
@@ -178,6 +185,8 @@ async def test_held_bytes_arrive_late_and_in_order(proxy: FaultProxy, echo: Echo
         await one.hear(6)
         proxy.hold(way)
         one.writer.write(b"PUB a 1\r\n")
+        if way == "down":
+            await until(lambda: b"PUB" in echo.heard)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(one.hear(1), 0.1)
         assert (b"PUB" in echo.heard) == (way == "down")
