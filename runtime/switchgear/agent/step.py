@@ -15,8 +15,8 @@ import msgspec
 
 from switchgear.agent.classifying import Judge
 from switchgear.contract import codec
-from switchgear.contract.values import Failure, Retry
-from switchgear.errors import BreakerOpen, NotRecordable, StepFailed, SwitchgearError
+from switchgear.contract.values import Failure, Retry, retry_fault
+from switchgear.errors import BreakerOpen, NotRecordable, StepFailed, SwitchgearError, UsageError
 from switchgear.resilience.backoff import delay
 from switchgear.resilience.classes import repeatable
 from switchgear.resilience.classify import classify
@@ -56,8 +56,12 @@ def step(
     `retry`: repeated in place, within the attempt. `timeout` bounds each try. `idempotent`: twice is no harm, so a
     try whose outcome is unknown (it timed out, its connection broke after the request) may be repeated, in place
     and by another attempt; without it such a failure is final. `breaker`: the dependency that it calls, such as
-    "llm"; while this instance's breaker of it is open, tries are refused with BreakerOpen.
+    "llm"; while this instance's breaker of it is open, tries are refused with BreakerOpen. Raises UsageError for a
+    policy that cannot be used.
     """
+    fault = retry_fault(retry)
+    if fault:
+        raise UsageError(f"the retry policy cannot be used: {fault}")
 
     def mark(fn: Callable[P, R]) -> Callable[P, R]:
         setattr(fn, _OPTIONS, StepOptions(retry, timeout, idempotent, breaker))

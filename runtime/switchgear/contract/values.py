@@ -96,6 +96,9 @@ class Retry(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 def retry_fault(retry: Retry) -> str:
     """What is wrong with a policy; empty for nothing."""
+    unknown = sorted((retry.on | retry.rules.keys()) - set(ErrorClass.__args__))
+    if unknown:
+        return f"{unknown[0]!r} is no error class: they are {', '.join(ErrorClass.__args__)}"
     if not 1 <= retry.max_attempts <= limits.MAX_ATTEMPTS:
         return f"max_attempts is {retry.max_attempts}, not 1 to {limits.MAX_ATTEMPTS}"
     if retry.initial.total_seconds() < 0 or retry.max_delay.total_seconds() < 0:

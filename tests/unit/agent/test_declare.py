@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from switchgear import Agent, Capability, Context, Retry, UsageError
+from switchgear import Agent, Capability, Context, Retry, RetryRule, UsageError, step
 from switchgear.agent.schemas import offer
 from tests.unit.agent.stage import Number, Text
 
@@ -93,11 +93,26 @@ def test_handler_of_another_shape_is_refused(wrong: Any) -> None:
     assert wrong.__name__ in caught.value.what
 
 
-@pytest.mark.parametrize("options", [{"concurrency": 0}, {"retry": Retry(max_attempts=0)}])
+MISTYPED: Any = "transien"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"concurrency": 0},
+        {"retry": Retry(max_attempts=0)},
+        {"retry": Retry(on=frozenset({MISTYPED}))},
+        {"retry": Retry(rules={MISTYPED: RetryRule(max_attempts=5)})},
+        {"retry": Retry(rules={"timeout": RetryRule(max_attempts=0)})},
+    ],
+)
 def test_options_that_cannot_be_are_refused(options: Any) -> None:
     """When declared, not when the first task comes."""
     with pytest.raises(UsageError):
         Agent("math", version="1.0.0").capability("double", **options)(handler)
+    if "retry" in options:
+        with pytest.raises(UsageError):
+            step(**options)
 
 
 @pytest.mark.parametrize(
