@@ -66,7 +66,7 @@ class Output:
     def __init__(self, port: int, token: str) -> None:
         self._address = (port, token)
         self._runs: dict[str, Heard] = {}
-        """Whose first record has not come."""
+        """Who is to hear which run."""
         self._spans: dict[tuple[str, str], Heard] = {}
         self._last = ""
         self._reading: asyncio.Task[None] | None = None
