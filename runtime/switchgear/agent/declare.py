@@ -140,8 +140,8 @@ class Agent:
             declared = _declared(name, handler)
             if declared.name in self.capabilities:
                 raise UsageError(f"{self.name} offers {declared.name} twice")
-            declared.timeout = timeout
-            declared.stall_timeout = stall_timeout
+            declared.timeout = _time("timeout", timeout, declared.name)
+            declared.stall_timeout = _time("stall_timeout", stall_timeout, declared.name)
             declared.retry = _checked(retry)
             declared.calls = frozenset(one if isinstance(one, str) else one.name for one in calls)
             if concurrency < 1:
@@ -295,6 +295,12 @@ def _labels(labels: Mapping[str, str]) -> dict[str, str]:
         if not subjects.is_token(key) or len(value) > limits.MAX_LABEL:
             raise UsageError(f"label {key}={value!r} cannot be used")
     return dict(labels)
+
+
+def _time(name: str, given: timedelta | None, capability: str) -> timedelta | None:
+    if given is not None and given <= timedelta():
+        raise UsageError(f"{capability}: {name} is {given}, which is over at once")
+    return given
 
 
 def _checked(retry: Retry) -> Retry:

@@ -100,6 +100,9 @@ MISTYPED: Any = "transien"
     "options",
     [
         {"concurrency": 0},
+        {"timeout": timedelta()},
+        {"stall_timeout": timedelta(seconds=-1)},
+        {"cleanup": timedelta(seconds=-1)},
         {"retry": Retry(max_attempts=0)},
         {"retry": Retry(on=frozenset({MISTYPED}))},
         {"retry": Retry(rules={MISTYPED: RetryRule(max_attempts=5)})},
