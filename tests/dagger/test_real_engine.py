@@ -144,6 +144,13 @@ class Heard:
                 await asyncio.sleep(0.02)
 
 
+async def dead(pid: int) -> None:
+    """Return when this engine has ended; before, it would count as running."""
+    async with asyncio.timeout(60):
+        while alive(pid):
+            await asyncio.sleep(0.02)
+
+
 async def ended(task: asyncio.Task[Any]) -> Any:
     [error] = await asyncio.gather(task, return_exceptions=True)
     return error
@@ -424,6 +431,7 @@ async def test_an_engine_that_is_killed_in_a_step_costs_that_step_only(
     )
     down = await bench.failure(shell("true"))
     assert (down.error_class, down.outcome_known) == ("transient", True)
+    await dead(pid)
     await command(START)
     await served(bench, record_property, "killed")
     await gone("4716")
@@ -441,8 +449,7 @@ async def test_an_engine_that_is_stopped_in_a_step_ends_in_good_order(
     assert (error.error_class, error.outcome_known) == ("transient", False)
     async with asyncio.timeout(60):
         await stopping
-        while alive(pid):
-            await asyncio.sleep(0.05)
+    await dead(pid)
     await command(START)
     await served(bench, record_property, "stopped")
 
@@ -473,9 +480,7 @@ async def test_an_engine_that_is_started_anew_between_steps_costs_nothing(
     bench = make_bench()
     await bench.run(shell("true"))
     os.kill(pid, signal.SIGKILL)
-    async with asyncio.timeout(60):
-        while alive(pid):
-            await asyncio.sleep(0.02)
+    await dead(pid)
     await command(START)
     assert (await bench.run(shell("echo on"))).stdout == "on\n"
 
