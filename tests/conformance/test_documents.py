@@ -44,6 +44,25 @@ async def test_document_is_there_for_every_connection(make_bus: MakeBus, names: 
     assert await two.documents.get(place(names, "other")) is None
 
 
+async def test_document_that_is_being_replaced_is_in_every_list(
+    make_bus: MakeBus, names: Names
+) -> None:
+    """In one form or the other."""
+    one, two = await make_bus("a"), await make_bus("b")
+    await stored(one, place(names), b"0")
+    done = asyncio.Event()
+
+    async def replace() -> None:
+        while not done.is_set():
+            await stored(one, place(names), b"1")
+
+    replacing = asyncio.create_task(replace())
+    lists = [await two.documents.list(under(names)) for _ in range(200)]
+    done.set()
+    await replacing
+    assert [found for found in lists if len(found) != 1] == []
+
+
 async def test_only_the_expected_sequence_is_replaced(bus: Bus, names: Names) -> None:
     first = await stored(bus, place(names), b"1", 0)
     assert await bus.documents.put(place(names), b"x", expect=0) == Refused(first)

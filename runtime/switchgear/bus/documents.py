@@ -52,7 +52,8 @@ class StreamDocuments:
 
     async def list(self, subject_filter: str) -> list[Kept]:
         """All documents under this filter, in the order in which they were stored. Raises Unavailable."""
-        found = await reading.everything(self._link, CONFIG, _checked(subject_filter))
+        wanted = _checked(subject_filter)
+        found = await reading.everything(self._link, CONFIG, wanted, replacing=True)
         # One that was replaced while we read may have come twice.
         newest = {stored.subject: stored for stored in found}
         there = sorted(newest.values(), key=lambda stored: stored.sequence)

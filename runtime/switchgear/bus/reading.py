@@ -25,13 +25,26 @@ IDLE: Final = 10.0
 PATIENCE: Final = 10.0
 """Seconds without progress after which a history gives up."""
 _TRIES: Final = 3
+_REPLACED: Final = 10
+"""Reads in a row that may come out short since a message was replaced meanwhile."""
 
 
-async def everything(link: Link, stream: str, scope: str) -> list[Stored]:
-    """All messages under the filter, oldest first. Raises Unavailable, ServerUnfit."""
-    for _ in range(_TRIES):
-        found = await _Pass(link, stream, scope).read()
-        if found is not None:
+async def everything(
+    link: Link, stream: str, scope: str, *, replacing: bool = False
+) -> list[Stored]:
+    """All messages under the filter, oldest first. Raises Unavailable, ServerUnfit.
+
+    `replacing`: of a stream whose messages replace others, one of which a single read can miss in both forms.
+    """
+    short = interrupted = 0
+    while interrupted < _TRIES:
+        one = _Pass(link, stream, scope)
+        found = await one.read()
+        if found is None:
+            interrupted += 1
+        elif replacing and one.short and short < _REPLACED:
+            short += 1
+        else:
             return found
     raise Unavailable(f"reading {scope} was interrupted {_TRIES} times")
 
@@ -46,6 +59,8 @@ class _Pass:
         self._name = fresh_name()
         self._inbox = f"{link.inbox}h.{self._name}"
         self._found: list[Stored] = []
+        self.short = False
+        """Fewer came than were promised."""
         self._done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
     async def read(self) -> list[Stored] | None:
@@ -79,7 +94,8 @@ class _Pass:
         if self._done.done():
             return
         if not reply:
-            # Fewer than promised: the rest was deleted meanwhile.
+            # The rest was deleted meanwhile, or replaced.
+            self.short = True
             self._done.set_result(frames.status(headers) in {frames.NOTHING, frames.OVER})
             return
         meta = frames.handed(reply)
