@@ -130,6 +130,8 @@ def program(target: str, needs: Needs) -> StepSpec:
         # Where it leaves files, a refusal is no success: they would be missed.
         .expect(*((0,) if needs.outputs else (0, REFUSED, TEMPORARY)))
         .network(needs.network)
+        # They only read what they check: one that was killed from outside may run again.
+        .idempotent()
     )
     shown = (*code.files, *places.tool_files(needs.tools), *places.existing(needs.reads))
     spec = _mounted(spec, shown)

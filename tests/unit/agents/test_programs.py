@@ -101,6 +101,10 @@ def test_what_writes_caches_or_has_the_users_credentials_stays_on_the_host(
     assert dict(spec.environment)["HOME"] == str(tmp_path)
 
 
+def test_a_program_that_was_killed_from_outside_may_run_again() -> None:
+    assert program("a:b", Needs(timedelta(1))).repeatable
+
+
 async def test_a_program_sees_the_agents_variables_only_with_the_network(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
