@@ -37,8 +37,10 @@ class Forgetting:
 
     async def once(self) -> int:
         """Take out what is gone. Returns how many terminal entries went. Raises Unavailable, sqlite3.Error."""
+        # the file first: what ends meanwhile must not look as if as much had been deleted
+        known = await in_thread(self._index.count_ends)
         counts = await asyncio.gather(*map(self._ledger.count, subjects.TERMINAL_FILTERS))
-        excess = await in_thread(self._index.count_ends) - sum(counts)
+        excess = known - sum(counts)
         looked = gone = 0
         while gone < excess and looked < MOST:
             page = await in_thread(self._index.ends, self._after, PAGE)

@@ -108,6 +108,24 @@ async def test_as_long_as_nothing_was_deleted_nothing_is_looked_up(
     assert (ledger.looks, len(listed(path))) == (0, 3)
 
 
+async def test_tasks_that_end_while_it_counts_start_no_search(index: Index) -> None:
+    feed = Feed()
+    finished(feed, "t1", "t2")
+    index.apply(feed.stored)
+
+    class Busy(DeletingLedger):
+        async def count(self, subject_filter: str) -> int:
+            counted = await super().count(subject_filter)
+            known = feed.sequence
+            finished(feed, f"during-{subject_filter.rsplit('.', 1)[1]}")
+            index.apply(feed.since(known))
+            return counted
+
+    ledger = Busy(feed)
+    assert await Forgetting(cast("Ledger", ledger), index).once() == 0
+    assert ledger.looks == 0
+
+
 async def test_the_search_ends_with_the_last_one_that_is_missing(
     index: Index, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
