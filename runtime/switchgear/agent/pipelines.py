@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import posixpath
 from collections.abc import Collection
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 import msgspec
 from msgspec import Struct, field
 
+from switchgear.agent import host_paths as paths
 from switchgear.agent.context import Context
+from switchgear.agent.host_paths import Roots
 from switchgear.contract import limits
 from switchgear.contract.values import Retry
 from switchgear.errors import Permanent, StepChanged, StepFailed, SwitchgearError, UsageError
-from switchgear.pipelines import files, parameters, plan, specs, template
+from switchgear.pipelines import files, parameters, plan, specs
 from switchgear.pipelines.evaluating import CannotEvaluate
 from switchgear.pipelines.plan import Ended, Job, Leave, Plan
 from switchgear.resilience.backoff import bound
 from switchgear.resilience.classify import classify
-from switchgear.steps.sources import Git, Local, Source
 
 if TYPE_CHECKING:
     from switchgear.agent.declare import Agent, Declared
-    from switchgear.pipelines.model import Mount, Pipeline, Step
+    from switchgear.pipelines.model import Pipeline
     from switchgear.steps.result import RunResult
     from switchgear.steps.spec import StepSpec
 
-Roots = tuple[str, ...] | None
-"""Directories to which values may lead; None: to any."""
 TAIL = 4000
 """Characters of a step's output that the result keeps."""
 
@@ -66,7 +62,7 @@ def load_pipelines(
     tasks may lead steps by their parameters, with all that is below; None: to any. Raises PipelineInvalid with all
     that is wrong in all files, NotFound, ExtraMissing for YAML without its package.
     """
-    roots = None if host_paths is None else tuple(os.path.realpath(one) for one in host_paths)
+    roots = paths.roots(host_paths)
     return tuple(
         _offer(agent, pipeline, concurrency, roots) for pipeline in files.load_directory(directory)
     )
@@ -173,7 +169,7 @@ class _Running:
             return Ended(key=job.key, step=job.step.name, state=decision.state, why=decision.why)
         try:
             spec = specs.spec_of(self._plan, job, self._ended)
-            _check_paths(job.step, spec, self._roots)
+            paths.check(job.step, spec, self._roots)
         except (CannotEvaluate, UsageError) as error:
             return self._failed(job, _invalid(job, str(error)), 0)
         number = self._first(job)
@@ -229,39 +225,6 @@ class _Running:
             allowed=job.step.allow_failure,
             stdout=error.stdout,
         )
-
-
-def _check_paths(step: Step, spec: StepSpec, roots: Roots) -> None:
-    """Raises CannotEvaluate where a value leads the step to a path of this host that is none of its tasks' business."""
-    if roots is None:
-        return
-    named = {posixpath.normpath(one.path) for one in step.mounts if not _is_plain(one)}
-    paths = [path for one in spec.mounts if one.path in named and (path := _of_host(one.source))]
-    inside = [one.path for one in spec.mounts]
-    directory = spec.directory or ""
-    if not template.is_plain(step.workdir) and not _within(directory, inside):
-        paths.append(directory)
-    for path in paths:
-        if not _within(os.path.realpath(path), roots):
-            known = ", ".join(roots) or "none is set"
-            raise CannotEvaluate(f"tasks may not lead to {path} on this host, only to: {known}")
-
-
-def _is_plain(mount: Mount) -> bool:
-    return template.is_plain(mount.local) and template.is_plain(mount.git)
-
-
-def _of_host(source: Source) -> str:
-    """The path of this host that it is; empty for none."""
-    if isinstance(source, Local):
-        return source.path
-    if isinstance(source, Git) and source.url.startswith("file:"):
-        return unquote(urlsplit(source.url).path)
-    return ""
-
-
-def _within(path: str, directories: Collection[str]) -> bool:
-    return any(path == one or path.startswith(f"{one.rstrip('/')}/") for one in directories)
 
 
 def _pause(job: Job, error: StepFailed, number: int, spec: StepSpec) -> timedelta | None:

@@ -20,9 +20,8 @@ def spec_of(plan: Plan, job: Job, ended: Mapping[str, Ended]) -> StepSpec:
     image = _image(step.image, names)
     spec = container(image) if image else StepSpec()
     if any(mount.local for mount in step.mounts) and not image:
-        spec = (
-            spec.on_host()
-        )  # an engine, even one for steps without an image, would work on a copy
+        # an engine, even one for steps without an image, would work on a copy
+        spec = spec.on_host()
     commands = [_arguments(one, names) for one in step.commands]
     if step.script:
         commands = [[*_arguments(step.interpreter, names), step.script]]
@@ -65,7 +64,7 @@ def _arguments(texts: tuple[str, ...], names: Mapping[str, Any]) -> list[str]:
 
 
 def _image(text: str, names: Mapping[str, Any]) -> str:
-    """The image; a value that is filled in never leads to another directory of the agent's host."""
+    """The image; only where the file says so is it a path of the agent's host."""
     image = template.fill(text, names)
     if image == text or not image:
         return image
