@@ -23,10 +23,11 @@ _VARIABLE = re.compile(r"(?!self$)[A-Za-z_][A-Za-z0-9_]{0,127}")
 _SPEC = StepSpec()
 _AS_WRITTEN = ("needs", "interpreter", "secrets", "caches", "outputs", "exclude")
 _FILLED = "`run`, `image`, `workdir`, `env`, `stdin` and the sources of mounts"
-_RUNS_C = re.compile(r"(?:ba|da|z|k|a|fi)?sh|busybox|python[0-9.]*")
+_RUNS_C = re.compile(r"(?:ba|da|z|k|mk|a|fi|c|tc)?sh|busybox|python[0-9.]*")
 _RUNS_E = re.compile(r"perl[0-9.]*|ruby[0-9.]*|node|php[0-9.]*")
 _RUNS_OTHERS = re.compile(r"env|exec|flock|nice|nohup|setsid|stdbuf|sudo|time|timeout|xargs")
-_C, _E = re.compile(r"-[A-Za-z]*c.*", re.DOTALL), re.compile(r"-[A-Za-z]*[eEpr].*", re.DOTALL)
+_C = re.compile(r"-[A-Za-z]*c.*", re.DOTALL)
+_E = re.compile(r"-[A-Za-z]*[eEpr].*|--(?:eval|print|run)(?:=.*)?", re.DOTALL)
 
 
 def check(table: Table, step: Step) -> None:
