@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from switchgear.steps.sources import Mount
+    from switchgear.steps.spec import StepSpec
     from switchgear.steps.workspace import Workspace
 
 _SETTINGS = (
@@ -60,11 +61,45 @@ _KEPT = 16 * 1024
 """Bytes kept of what git says."""
 
 
-async def place(mount: Mount, name: str, workspace: Workspace) -> str:
+def due(spec: StepSpec) -> float | None:
+    """When all that a step mounts must be there, by the loop's clock, if its time limit begins now; None: never."""
+    limit = spec.time_limit
+    return None if limit is None else asyncio.get_running_loop().time() + limit.total_seconds()
+
+
+async def places(
+    spec: StepSpec, workspace: Workspace, until: float | None, folder: str = ""
+) -> dict[str, str]:
+    """Where the host finds what a spec mounts, by its path inside; the rest and the errors as for `place`."""
+    return {
+        mount.path: await place(mount, f"{folder}mount-{number}", workspace, until)
+        for number, mount in enumerate(spec.mounts)
+    }
+
+
+async def place(mount: Mount, name: str, workspace: Workspace, until: float | None) -> str:
     """Where the host finds the mount's source now; `name`: of its place in the workspace.
 
-    Raises StepFailed, NotFound and ProtocolError for an artifact.
+    `until`: when it must be there, by the loop's clock. Raises StepFailed, NotFound and ProtocolError for an artifact.
     """
+    timer = asyncio.timeout_at(until)
+    try:
+        async with timer:
+            return await _place(mount, name, workspace)
+    except TimeoutError:
+        if not timer.expired():
+            raise
+    host = git_host(mount.source) if isinstance(mount.source, Git) else ""
+    raise StepFailed(
+        f"step {workspace.key} did not get what it mounts at {mount.path} within its limit",
+        key=workspace.key,
+        error_class="timeout",
+        dependency=f"git:{host}" if host else "",
+        fix="look whether the source can be reached, or give the step more time",
+    )
+
+
+async def _place(mount: Mount, name: str, workspace: Workspace) -> str:
     source = mount.source
     if isinstance(source, Local):
         if not os.path.lexists(source.path):  # noqa: ASYNC240 - one look

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -10,10 +11,20 @@ from pathlib import Path
 import pytest
 
 from switchgear.errors import ServiceFailed
+from switchgear.steps.executors.process import ProcessExecutor
 from switchgear.steps.network import listening_ports
 from switchgear.steps.settings import StepSettings
+from switchgear.steps.sources import git
 from switchgear.steps.spec import StepSpec, command, container
-from tests.unit.steps.sandboxes import failure, needs_sandbox, python, root_filesystem, run, shell
+from tests.unit.steps.sandboxes import (
+    MemoryBlobs,
+    failure,
+    needs_sandbox,
+    python,
+    root_filesystem,
+    run,
+    shell,
+)
 from tests.unit.steps.test_runner import alive, daemon, gone
 
 pytestmark = needs_sandbox
@@ -245,3 +256,30 @@ async def test_services_need_a_sandbox() -> None:
     error = await failure(spec, settings=StepSettings(isolation="none"))
     assert "needs a service" in error.what
     assert "bubblewrap" in error.fix
+
+
+# --- what they mount
+
+
+async def test_what_a_service_mounts_must_come_within_the_steps_limit() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        source = git(f"https://127.0.0.1:{silent.getsockname()[1]}/repository", "main")
+        step = shell("true").limits(timeout=timedelta(seconds=1))
+        error = await failure(step.service("db", listener().mount("/src", source)))
+    assert (error.error_class, error.outcome_known) == ("timeout", True)
+    assert error.dependency == "git:127.0.0.1"
+    assert "what it mounts at /src" in error.what
+
+
+def test_a_step_depends_on_the_git_hosts_of_its_services_too() -> None:
+    source = git("https://git.example.com/repository", "main")
+    spec = shell("true").service("db", listener().mount("/src", source))
+    assert "git:git.example.com" in ProcessExecutor(StepSettings()).dependencies(spec)
+
+
+async def test_no_name_of_a_service_is_the_place_of_what_another_mounts() -> None:
+    blobs = MemoryBlobs()
+    made = await run(shell("echo it > it").output("it", "it"), blobs=blobs)
+    mounts = shell("sleep 1000").mount("/in", made.outputs["it"])
+    spec = greet("db-mount-0").service("db", mounts).service("db-mount-0", listener(), ports=[5432])
+    assert (await run(spec, blobs=blobs)).stdout == "greeted\n"

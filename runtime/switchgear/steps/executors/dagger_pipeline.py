@@ -6,7 +6,6 @@ ever part of a query: the session's CLI reads it from a file that only this run 
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -49,8 +48,7 @@ async def prepare(
     All of it has the step's time limit. `known`: the CLI's environment; `guards`: what breakers of git hosts are among.
     Raises StepFailed, BreakerOpen, NotFound and ProtocolError for an artifact.
     """
-    limit = spec.time_limit
-    until = None if limit is None else asyncio.get_running_loop().time() + limit.total_seconds()
+    until = fetching.due(spec)
     wanted = {"step": spec, **{f"service-{one.name}": one.spec for one in spec.services}}
     return {
         whose: Prepared(
@@ -74,20 +72,7 @@ async def _placed(
     dependency = f"git:{host}" if host else ""
 
     async def place() -> str:
-        timer = asyncio.timeout_at(until)
-        try:
-            async with timer:
-                return await fetching.place(mount, name, workspace)
-        except TimeoutError:
-            if not timer.expired():
-                raise
-        raise StepFailed(
-            f"step {workspace.key} did not get what it mounts at {mount.path} within its limit",
-            key=workspace.key,
-            error_class="timeout",
-            dependency=dependency,
-            fix="look whether the source can be reached, or give the step more time",
-        )
+        return await fetching.place(mount, name, workspace, until)
 
     if guards is None or not dependency:
         return await place()

@@ -164,11 +164,12 @@ class ProcessExecutor:
             on_line("stderr", f"switchgear: {_PLAIN}: {why_plain}")
         secrets = {one.name: workspace.secret(one) for one in spec.secrets}
         streams = spawning.Streams(spec.output_limit, on_line, secrets.values())
-        mounts = await self._fetched(spec, workspace)
+        until = fetching.due(spec)
+        mounts = await fetching.places(spec, workspace, until)
         async with (
             caching.opened(spec.caches, self._cache_root(), workspace) as caches,
             process_services.opened(
-                spec, workspace, self._settings, self._environ, self._fetched
+                spec, workspace, self._settings, self._environ, until
             ) as beside,
         ):
             try:
@@ -236,30 +237,6 @@ class ProcessExecutor:
         return await asyncio.shield(probed)
 
     # preparing
-
-    async def _fetched(
-        self, spec: StepSpec, workspace: Workspace, whose: str = ""
-    ) -> dict[str, str]:
-        """Where the host has what the spec mounts, by its path inside."""
-        limit = None if spec.time_limit is None else spec.time_limit.total_seconds()
-        found: dict[str, str] = {}
-        timer = asyncio.timeout(limit)
-        try:
-            async with timer:
-                for number, mount in enumerate(spec.mounts):
-                    found[mount.path] = await fetching.place(
-                        mount, f"{whose}mount-{number}", workspace
-                    )
-        except TimeoutError:
-            if not timer.expired():
-                raise
-            raise StepFailed(
-                f"step {workspace.key} did not get what it mounts within its limit of {spec.time_limit}",
-                key=workspace.key,
-                error_class="timeout",
-                dependency=next(iter(_git_hosts(spec)), ""),
-            ) from None
-        return found
 
     def _given(
         self,
@@ -370,7 +347,9 @@ class ProcessExecutor:
 
 
 def _git_hosts(spec: StepSpec) -> list[str]:
-    hosts = {fetching.git_host(one.source) for one in spec.mounts if isinstance(one.source, Git)}
+    """Also those of its services."""
+    mounts = (*spec.mounts, *(mount for one in spec.services for mount in one.spec.mounts))
+    hosts = {fetching.git_host(one.source) for one in mounts if isinstance(one.source, Git)}
     return [f"git:{host}" for host in sorted(hosts - {""})]
 
 

@@ -6,12 +6,12 @@ Below the process executor. `serving` runs them, `network` is where they meet.
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from switchgear.errors import ServiceFailed
-from switchgear.steps import arranging, bubblewrap, images, network, serving, spawning
+from switchgear.steps import arranging, bubblewrap, fetching, images, network, serving, spawning
 from switchgear.steps.executor import Unsupported
 from switchgear.steps.service_failure import unstartable
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from switchgear.steps.settings import StepSettings
     from switchgear.steps.spec import Service, StepSpec
     from switchgear.steps.workspace import Workspace
-
-Fetch = Callable[["StepSpec", "Workspace", str], Awaitable[Mapping[str, str]]]
-"""Gives where the host has what a spec mounts; the text is a name for it among all of the workspace."""
 
 _ENGINE = "configure an engine for the dagger executor"
 
@@ -82,9 +79,12 @@ async def opened(
     workspace: Workspace,
     settings: StepSettings,
     environ: Mapping[str, str],
-    fetch: Fetch,
+    until: float | None,
 ) -> AsyncGenerator[Beside]:
-    """The services of a step as long as this is entered; all that name ports listen. Raises StepFailed."""
+    """The services of a step as long as this is entered; all that name ports listen.
+
+    `until`: when what they mount must be there, by the loop's clock. Raises StepFailed, and as `fetching.place`.
+    """
     if not spec.services:
         yield serving.Beside(workspace.key, {})
         return
@@ -94,7 +94,7 @@ async def opened(
     async with AsyncExitStack() as stack:
         shared = await _network(workspace.key, stack)
         served = [
-            await _served(one, shared, str(hosts), workspace, settings, environ, fetch)
+            await _served(one, shared, str(hosts), workspace, settings, environ, until)
             for one in spec.services
         ]
         yield await stack.enter_async_context(
@@ -122,7 +122,7 @@ async def _served(
     workspace: Workspace,
     settings: StepSettings,
     environ: Mapping[str, str],
-    fetch: Fetch,
+    until: float | None,
 ) -> Served:
     """A service with what it sees. Raises StepFailed."""
     spec, whose = service.spec, f"service-{service.name}"
@@ -133,7 +133,7 @@ async def _served(
     image = None if spec.image is None else images.resolve(spec.image, settings.aliases).text
     given = arranging.Given(
         rootfs=image,
-        mounts=await fetch(spec, workspace, f"{whose}-"),
+        mounts=await fetching.places(spec, workspace, until, f"{whose}/"),
         caches={},
         scratch=str(home / "work"),
         temporary=str(home / "tmp"),
