@@ -74,10 +74,13 @@ def _now(history: History, table: Table, known: Known) -> list[str]:
         return [_ended(history)]
     if history.position == "waiting" and history.waiting is not None:
         return _waiting(history, history.waiting, table, known)
+    if history.position == "held" and (runner := known.runner or history.holder):
+        return [f"Running on {runner}."]
     if history.position == "held":
-        return [_held(history, table, known.runner)]
+        return [_in_lane(history, table), *_breakers(history, table)]
     if history.position == "loose":
-        return ["Handed back by its holder; its lane offers it to the next free instance."]
+        handed = "Handed back by its holder; its lane offers it to the next free instance."
+        return [handed, *_breakers(history, table)]
     if history.position == "queued":
         return ["A coordinator has not placed it yet."]
     if history.position == "failed":
@@ -162,11 +165,7 @@ def _signal(wait: Awaited, history: History, known: Known, limit: str) -> str:
     return f"Suspended: waiting for the signal {wait.signal}{question}; {who}{limit}."
 
 
-def _held(history: History, table: Table, runner: str) -> str:
-    if runner:
-        return f"Running on {runner}."
-    if history.holder:
-        return f"Running on {history.holder}."
+def _in_lane(history: History, table: Table) -> str:
     pool = next(
         (one for one in table.pools(history.capability) if one.offer.pool == history.pool), None
     )
@@ -175,3 +174,19 @@ def _held(history: History, table: Table, runner: str) -> str:
     if not pool.free:
         return f"In the lane of {history.pool}: all {pool.slots} slots are busy."
     return f"In the lane of {history.pool}: {pool.free} of {pool.slots} slots are free."
+
+
+def _breakers(history: History, table: Table) -> list[str]:
+    """Which breakers keep the instances of its pool from calls: they pull no task that needs one."""
+    found = [
+        f"{breaker.dependency} on {one.instance} ({breaker.state})"
+        for one in (instance.announcement for instance in table.instances.values())
+        if any((it.name, it.pool) == (history.capability, history.pool) for it in one.offers)
+        for breaker in one.breakers
+        if breaker.state in ("open", "half-open", "forced-open")
+    ]
+    if not found:
+        return []
+    more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    told = f"Breakers there that are not closed: {', '.join(found[:_SHOWN])}{more}."
+    return [f"{told} What needs them is not pulled: `switchgear breaker ls`."]

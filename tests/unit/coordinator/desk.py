@@ -12,7 +12,7 @@ import msgspec
 
 from switchgear.bus.port import Delivery
 from switchgear.contract import codec, entries, limits, subjects, values
-from switchgear.contract.announcement import Announcement, Offer, Running
+from switchgear.contract.announcement import Announcement, BreakerState, Offer, Running
 from switchgear.contract.stored import expect_headers, header_block
 from switchgear.coordinator.service import Coordinator
 from switchgear.coordinator.settings import CoordinatorSettings
@@ -70,6 +70,7 @@ class Desk:
         capability: str = CAPABILITY,
         pool: str = "p1",
         running: tuple[Running, ...] = (),
+        breakers: tuple[BreakerState, ...] = (),
         **fields: Any,
     ) -> None:
         """Announce an instance with one capability, now and every ten seconds."""
@@ -93,6 +94,7 @@ class Desk:
             time=self.clock.now(),
             offers=(offered,),
             running=running,
+            breakers=breakers,
         )
         self.silence(instance)
         self._announcing[instance] = asyncio.create_task(self._announce(instance, announcement))

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from switchgear.contract import values
+from switchgear.contract.announcement import BreakerState
 from switchgear.contract.queries import (
     ExplainQuery,
     Explanation,
@@ -197,3 +198,22 @@ def test_groups_that_cannot_be_read_are_refused(text: str) -> None:
     """At the start, not when somebody signals."""
     with pytest.raises(ConfigError, match="approvers=alice"):
         CoordinatorSettings.load({"SWITCHGEAR_GROUPS": text})
+
+
+async def test_explaining_a_task_in_a_lane_names_the_breakers_that_are_not_closed_there() -> None:
+    """Also of a task that one refused; of other pools nothing, and nothing as soon as they are closed."""
+    async with desk(settings=SETTINGS) as on:
+        await on.offer()
+        on.submit("t")
+        await on.reach("t", "dispatched")
+        api = BreakerState(dependency="api", state="forced-open", since=on.clock.now())
+        disk = BreakerState(dependency="resource:disk", state="closed", since=on.clock.now())
+        await on.offer("agent-2", pool="p2", breakers=(api,))
+        assert "slots are free" in await explain(on)
+        await on.offer(breakers=(api, disk))
+        expected = "Breakers there that are not closed: api on agent-1 (forced-open)."
+        assert (await explain(on)).startswith(expected)
+        on.say("t", "released", why="breaker", dependency="api")
+        assert (await explain(on)).startswith(expected)
+        await on.offer(breakers=(disk,))
+        assert "Handed back by its holder" in await explain(on)
