@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -51,6 +51,7 @@ class Workspace:
         self._directory: Path | None = None
         self._lock: int | None = None
         self._secrets: dict[str, str] = {}
+        """Names by text: those of a service are others than the step's of that name."""
         self.notes: list[str] = []
         """What a reader of the result should know of what was kept."""
 
@@ -77,8 +78,14 @@ class Workspace:
 
     def secret(self, secret: Secret) -> str:
         """The secret's text. Raises StepFailed (invalid) where there is none."""
-        self._secrets[secret.name] = text = self._text(secret)
+        text = self._text(secret)
+        self._secrets[text] = secret.name
         return text
+
+    @property
+    def texts(self) -> Collection[str]:
+        """Of the secrets that were asked for so far."""
+        return self._secrets.keys()
 
     def _text(self, secret: Secret) -> str:
         kind, _, place = secret.ref.partition("://")
@@ -144,9 +151,9 @@ def forget_dead(root: Path | None = None) -> None:
 
 
 def _held(data: bytes, secrets: Mapping[str, str]) -> list[str]:
-    """Secrets whose whole text stands in the data: an archive of a directory holds its files as they are."""
-    texts = {name: text.encode(errors="surrogateescape") for name, text in secrets.items()}
-    return [name for name, text in texts.items() if len(text) >= _TELLING and text in data]
+    """Names of secrets whose whole text stands in the data: an archive of a directory holds its files as they are."""
+    texts = {text.encode(errors="surrogateescape"): name for text, name in secrets.items()}
+    return [name for text, name in texts.items() if len(text) >= _TELLING and text in data]
 
 
 def _removed(directory: Path) -> bool:

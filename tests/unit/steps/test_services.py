@@ -182,6 +182,31 @@ async def test_secrets_of_a_service_are_its_own_and_never_shown(
     assert "sesame" not in (await run(shell("env").service("db", own))).stdout
 
 
+async def test_a_secret_that_the_step_sends_to_its_service_is_not_shown_either(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WORD", "open sesame")
+    repeats = LISTEN.replace(
+        'peer.sendall(b"greeted")', "print(peer.recv(99).decode(), file=sys.stderr); sys.exit(1)"
+    )
+    sends = "import os, socket, sys, time; socket.create_connection(('db', 5432)).sendall(os.environb[b'T'])"
+    step = python(f"{sends}; time.sleep(1000)").secret("T", "env://WORD")
+    error = await failure(step.service("db", python(repeats, PORT), ports=[5432]))
+    assert isinstance(error, ServiceFailed)
+    assert error.stderr.endswith("***\n")
+
+
+async def test_an_output_that_holds_a_secret_is_told_though_a_service_has_another_of_that_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WORD", "open sesame")
+    monkeypatch.setenv("OTHER", "another word")
+    step = shell('printf %s "$T" > it').secret("T", "env://WORD").output("it", "it")
+    other = shell("sleep 1000").secret("T", "env://OTHER")
+    result = await run(step.service("db", other), blobs=MemoryBlobs())
+    assert result.notes == ("the output it holds the text of the secret T",)
+
+
 async def test_a_service_may_live_in_a_root_filesystem(tmp_path: Path) -> None:
     rootfs = root_filesystem(tmp_path / "root", "sh", "sleep", "cat")
     spec = shell("true").service("idle", container(f"rootfs:{rootfs}").exec("sleep", "1000"))

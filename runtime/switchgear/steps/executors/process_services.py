@@ -150,6 +150,6 @@ async def _served(
     assert arranged.sandbox is not None
     limits = spawning.rlimits(spec)
     jobs = [bubblewrap.Job(arranged.sandbox, argv, None, limits) for argv in arranged.argvs]
-    return serving.Served(
-        service, jobs, spawning.Streams(spec.output_limit, None, secrets.values())
-    )
+    # the step may send it its own secrets
+    streams = spawning.Streams(spec.output_limit, None, workspace.texts)
+    return serving.Served(service, jobs, streams)
