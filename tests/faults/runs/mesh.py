@@ -24,6 +24,8 @@ from tests.programs.record import Outage
 START = 120.0
 """Seconds that the mesh may take to start."""
 DISK = 48 * 1024 * 1024
+AGAIN = 0.05
+"""Seconds between looks at a full disk."""
 HOLD = 1.0
 """Seconds that a handler which only waits keeps its slot."""
 
@@ -116,11 +118,13 @@ class ProcessMesh:
     # the server
 
     async def kill_server(self, away: float) -> None:
-        """SIGKILL; started again after `away` seconds on the same store and port."""
+        """SIGKILL; started again after `away` seconds on the same store and port, once its disk has room."""
         async with self._server_lock:
             began = time.time()
             self.server.kill()
             await asyncio.sleep(away)
+            while self.disk is not None and self.disk.is_full:
+                await asyncio.sleep(AGAIN)
             await self._restart(began)
 
     async def _restart(self, began: float) -> None:

@@ -45,6 +45,11 @@ class SmallDisk:
         found = os.statvfs(self.path)
         return found.f_bavail * found.f_frsize
 
+    @property
+    def is_full(self) -> bool:
+        """Whether its space is taken: a server that is started then is never ready."""
+        return (self.path / "ballast").exists()
+
     def fill(self, leave: int = 0) -> None:
         """Take all space but about `leave` bytes; again after something was removed if need be."""
         with (self.path / "ballast").open("ab", buffering=0) as ballast:
