@@ -105,3 +105,19 @@ async def test_a_service_may_begin_with_other_commands(bench: Bench, port: int) 
     serve = serve.exec("/usr/bin/python3", "-c", f"open('/tmp/file')\n{LISTEN}", str(port), "0", "")
     spec = python(MEET, port).service("db", serve, ports=[port])
     assert (await bench.run(spec)).stdout == "met\n"
+
+
+async def test_a_service_has_the_limits_of_its_spec(bench: Bench, port: int) -> None:
+    tells = shell("ulimit -v >&2; exit 3").limits(memory=512 * 1024**2)
+    error = await bench.failure(shell("true").service("db", tells, ports=[port]))
+    assert error.stderr.strip() == str(512 * 1024)
+
+
+async def test_the_result_tells_once_what_holds_for_the_step_or_a_service(bench: Bench) -> None:
+    step = shell("true").network()
+    closed = (await bench.run(step.service("db", shell("exec sleep 1000")))).notes
+    opened = (await bench.run(step.service("db", shell("exec sleep 1000").network()))).notes
+    assert len(opened) == 1  # their image is not pinned
+    assert set(closed) - set(opened) == {
+        "the network was not cut off: an engine cannot do that for one step"
+    }

@@ -222,7 +222,9 @@ async def test_an_image_may_be_an_archive_or_a_directory(bench: Bench, tmp_path:
         (command("ls"), "host"),
         (shell("true").limits(file=10), "file sizes"),
         (shell("true").service("db", command("x")), "service db"),
+        (shell("true").service("db", shell("x").limits(file=10)), "file sizes"),
         (shell("true", "oci:/nowhere.tar"), "image"),
+        (shell("true").service("db", shell("x", "oci:/nowhere.tar")), "image"),
     ],
 )
 async def test_what_an_engine_cannot_do_is_refused_before_anything_runs(
@@ -241,6 +243,8 @@ async def test_a_step_without_network_is_refused_where_the_agent_insists(
     bench = make_bench(strict_network=True)
     assert "network" in (await bench.failure(shell("true"))).what
     assert (await bench.run(shell("true").network())).exit_code == 0
+    open_step = shell("true").network().service("db", shell("sleep 1000"))
+    assert "network" in (await bench.failure(open_step)).what
 
 
 async def test_an_image_without_a_shell_is_named_as_the_reason(

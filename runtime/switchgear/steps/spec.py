@@ -114,6 +114,11 @@ class StepSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
                 raise ValueError(f"{name!r} at {path!r} is no output")
 
     @property
+    def specs(self) -> tuple[StepSpec, ...]:
+        """Its own, and those of its services."""
+        return (self, *(one.spec for one in self.services))
+
+    @property
     def needs_host(self) -> bool:
         """Whether it must run as a process: it says so, or it would write to this host, and an engine to a copy."""
         writes = any(isinstance(one.source, Local) and not one.read_only for one in self.mounts)

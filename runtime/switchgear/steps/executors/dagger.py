@@ -92,8 +92,18 @@ class DaggerExecutor:
                 why="an engine runs images only",
                 fix="begin the step with container(image)",
             )
-        return _lacking(spec, strict=self._engine.strict_network) or _missing(
-            dagger_pipeline.resolved(spec, self._settings.aliases)
+        lacking = _lacking(spec, strict=self._engine.strict_network)
+        return lacking or next(filter(None, map(self._missing, spec.specs)), None)
+
+    def _missing(self, spec: StepSpec) -> Unsupported | None:
+        """An archive or directory that is not there, also one that an alias names."""
+        image = dagger_pipeline.resolved(spec, self._settings.aliases)
+        if image.kind == "registry" or os.path.exists(image.text):  # noqa: PTH110 - spec holds text
+            return None
+        return Unsupported(
+            feature=f"the image {image.kind}:{image.text}",
+            why=f"{image.text} does not exist",
+            fix="put it there, or change the image or its alias",
         )
 
     def dependencies(self, spec: StepSpec) -> tuple[str, ...]:
@@ -211,7 +221,7 @@ class _Step:
         """Seconds for the engine to run the step, and again to export what it leaves."""
         self._lines = lines
         self._run = ("" if lines.live else UNHEARD) + secrets.token_hex(8)
-        self._notes: list[str] = [] if spec.networked else [_OPEN_NETWORK]
+        self._notes: list[str] = [] if all(one.networked for one in spec.specs) else [_OPEN_NETWORK]
 
     async def run(self, link: Link) -> Outcome:
         """Run it. Raises what the SDK raises, TimeoutError, PullTimeout, BreakerOpen, StepFailed."""
@@ -277,7 +287,7 @@ class _Step:
             isolation="container",
             limits=_limits(self.spec),
             cached=frame.run != self._run,
-            notes=tuple(self._notes),
+            notes=tuple(dict.fromkeys(self._notes)),
         )
 
     def _frame_of(self, error: dagger.ExecError) -> Frame:
@@ -326,13 +336,13 @@ def _lacking(spec: StepSpec, *, strict: bool) -> Unsupported | None:
             why="a step runs the commands that its spec names",
             fix="add .exec(…)",
         )
-    if spec.file_limit is not None:
+    if any(one.file_limit is not None for one in spec.specs):
         return Unsupported(
             feature="a limit of file sizes",
             why="an engine has none, and the step's outputs would count",
             fix="leave out .limits(file=…), or run it as a process",
         )
-    if strict and not spec.networked:
+    if strict and not all(one.networked for one in spec.specs):
         return Unsupported(
             feature="a network that is cut off",
             why="an engine cannot do that for one step, and SWITCHGEAR_DAGGER_NETWORK is strict",
@@ -346,17 +356,6 @@ def _lacking(spec: StepSpec, *, strict: bool) -> Unsupported | None:
                 fix="begin its spec with container(image)",
             )
     return None
-
-
-def _missing(image: Image) -> Unsupported | None:
-    """An archive or directory that is not there, also one that an alias names."""
-    if image.kind == "registry" or os.path.exists(image.text):  # noqa: PTH110 - spec holds text
-        return None
-    return Unsupported(
-        feature=f"the image {image.kind}:{image.text}",
-        why=f"{image.text} does not exist",
-        fix="put it there, or change the image or its alias",
-    )
 
 
 def _limits(spec: StepSpec) -> Limits:

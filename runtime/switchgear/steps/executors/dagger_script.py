@@ -112,7 +112,7 @@ def script(spec: StepSpec) -> str:
         parts.append(
             _filled(
                 _COMMAND,
-                LIMITS=_limits(spec),
+                LIMITS=limits(spec),
                 ARGV=shlex.join(argv),
                 INPUT="<&3 " if reads else "",
                 CODES=codes,
@@ -174,7 +174,8 @@ def _whole(text: str, *, cut: bool) -> str:
     return text.lstrip("\ufffd") if cut else text
 
 
-def _limits(spec: StepSpec) -> str:
+def limits(spec: StepSpec) -> str:
+    """What a shell does first, so that whatever it starts has the limits of this spec."""
     wanted: list[str] = []
     if spec.memory_limit is not None:
         wanted.append(f"ulimit -v {math.ceil(spec.memory_limit / 1024)}")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from switchgear.errors import ServiceFailed
 from switchgear.resilience.dagger_failures import NO_PROGRAM
+from switchgear.steps.executors import dagger_script
 from switchgear.steps.executors.dagger_link import to_its_end
 from switchgear.steps.service_failure import ended, silent, unstartable
 
@@ -59,7 +60,7 @@ echo "@DEAF@$((0x$d))" >&2; kill -9 $$
 def argv(service: Service) -> list[str]:
     """How a service is started: its last command takes the shell's place."""
     *before, last = (shlex.join(argv) for argv in service.spec.commands)
-    text = " && ".join([*before, f"exec {last}"])
+    text = dagger_script.limits(service.spec) + " && ".join([*before, f"exec {last}"])
     if service.ports:
         ports = " ".join(f"{port:04X}" for port in service.ports)
         watch = _WATCH.replace("@PORTS@", ports).replace("@DEAF@", _DEAF).replace("@OWN@", _OWN)

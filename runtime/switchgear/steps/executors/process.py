@@ -93,9 +93,8 @@ class ProcessExecutor:
 
     def unsupported(self, spec: StepSpec) -> Unsupported | None:
         """Registry images and archives need an engine, and isolation what makes it."""
-        specs = (spec, *(one.spec for one in spec.services))
         lacking = process_services.lacking(spec) or next(
-            filter(None, map(self._image, specs)), None
+            filter(None, map(self._image, spec.specs)), None
         )
         if lacking is not None:
             return lacking
@@ -347,8 +346,7 @@ class ProcessExecutor:
 
 
 def _git_hosts(spec: StepSpec) -> list[str]:
-    """Also those of its services."""
-    mounts = (*spec.mounts, *(mount for one in spec.services for mount in one.spec.mounts))
+    mounts = (mount for one in spec.specs for mount in one.mounts)
     hosts = {fetching.git_host(one.source) for one in mounts if isinstance(one.source, Git)}
     return [f"git:{host}" for host in sorted(hosts - {""})]
 

@@ -35,7 +35,7 @@ def lacking(spec: StepSpec) -> Unsupported | None:
             why=f"{network.NSENTER} is not installed",
             fix="install the package util-linux",
         )
-    if spec.networked or any(one.spec.networked for one in spec.services):
+    if any(one.networked for one in spec.specs):
         return Unsupported(
             feature="services beside a step with the network",
             why="as processes they share a network with the step that has nothing else",
