@@ -118,9 +118,7 @@ class OwnIntakes:
         """This submission was left to the owner's own intake."""
         own = self._known[whose]
         own.backlog.left(sequence)
-        if not own.counting:
-            own.counting = True
-            self._spawn(self._count_on(whose, own))
+        self._keep_counting(whose, own)
 
     def is_refused(self, whose: Backlogged, sequence: int) -> bool:
         """Whether this submission was rejected before the own intake brought it."""
@@ -132,10 +130,15 @@ class OwnIntakes:
         refused, self._refused = self._refused, set()
         return refused
 
+    def _keep_counting(self, whose: Backlogged, own: _Own) -> None:
+        if not own.counting:
+            own.counting = True
+            self._spawn(self._count_on(whose, own))
+
     async def _count_on(self, whose: Backlogged, own: _Own) -> None:
-        """Count again and again while something waits, so that no old count refuses anybody."""
+        """Count again and again until it is empty, so that no old count refuses anybody."""
         name = subjects.intake_consumer(*whose)
-        while own.backlog.waiting > 0:
+        while not own.backlog.is_empty:
             try:
                 upto = await self._bus.ledger.last_sequence()
                 found = await self._bus.work.backlog(name)
@@ -188,6 +191,7 @@ class OwnIntakes:
         def refuse(data: bytes) -> None:
             own.backlog.refuse(_refused(data))
             self._refused.add(whose)
+            self._keep_counting(whose, own)
 
         def heard(message: Message) -> None:
             refuse(message.data)

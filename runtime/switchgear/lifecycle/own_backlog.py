@@ -24,6 +24,11 @@ class OwnBacklog:
     _refused: set[int] = field(default_factory=set[int])
     """Those in it that were rejected before their turn: they wait for nothing."""
 
+    @property
+    def is_empty(self) -> bool:
+        """Nothing waits in it, and nothing that was rejected is still to be settled: there is nothing to count."""
+        return self.waiting <= 0 and not self._refused
+
     def left(self, sequence: int) -> None:
         """This submission was left to the intake."""
         if sequence > self._upto and sequence not in self._left:
@@ -49,6 +54,7 @@ class OwnBacklog:
         """
         self._upto, self._reached = upto, reached
         self._left = {one for one in self._left if one > upto}
-        self._refused = {one for one in self._refused if one > floor}
+        settled = floor if found else upto  # what was deleted before its turn raises no floor
+        self._refused = {one for one in self._refused if one > settled}
         gone = sum(reached < one <= upto for one in self._refused)
         self.waiting = found - gone + len(self._left)

@@ -8,15 +8,18 @@ from datetime import timedelta
 
 import pytest
 
+from switchgear.bus.port import Delivery
 from switchgear.client.mesh import Mesh
 from switchgear.contract import subjects
+from switchgear.coordinator.intake import OwnIntakes
 from switchgear.coordinator.service import Coordinator
 from switchgear.coordinator.settings import CoordinatorSettings
 from switchgear.errors import Overloaded
-from switchgear.lifecycle.fairness import CROWDED
+from switchgear.lifecycle.fairness import CROWDED, Backlogged
 from switchgear.lifecycle.history import fold
 from switchgear.tasks.handle import TaskHandle
 from switchgear.testing.site import Site
+from tests.unit.coordinator.desk import CAPABILITY, OWNER, desk
 from tests.unit.coordinator.pullers import Puller, pulling
 
 FLOOD = 250
@@ -329,3 +332,21 @@ async def test_owner_faster_than_its_rate_is_rejected_for_a_while() -> None:
             again = await alice.submit("work", "later")
             await asyncio.sleep(0.1)
             assert events(site, again, "alice") == ["submitted", "dispatched"]
+
+
+async def test_what_was_rejected_is_forgotten_once_the_own_intake_has_brought_it() -> None:
+    """An owner all of whose submissions are rejected fills no replica's memory."""
+    async with desk(coordinators=0) as on:
+        alice = Backlogged(CAPABILITY, OWNER)
+        brought: list[Delivery] = []
+        own = OwnIntakes(on.bus, brought.append)
+        await own.start()
+        await own.open(alice, 1)
+        await asyncio.sleep(1)
+        sequence = on.submit("t")
+        on.say("t", "rejected", code="SG1203", reason="it does not fit", prev=sequence)
+        await on.until(lambda: own.is_refused(alice, sequence))
+        await on.until(lambda: bool(brought))
+        brought[0].ack()
+        await on.until(lambda: not own.is_refused(alice, sequence))
+        await own.stop()

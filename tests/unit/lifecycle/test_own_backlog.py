@@ -155,3 +155,14 @@ def test_what_happens_while_the_broker_counts_is_kept() -> None:
     backlog.refuse([12])
     backlog.counted(10, upto=10, reached=0, floor=0)
     assert backlog.waiting == 11
+
+
+def test_rejected_submission_that_was_deleted_before_its_turn_is_not_counted_on_for_ever() -> None:
+    """The intake never brings it, so its floor stays where it is."""
+    backlog = OwnBacklog()
+    backlog.left(5)
+    backlog.refuse([7])
+    backlog.counted(1, upto=8, reached=0, floor=4)
+    assert not backlog.is_empty
+    backlog.counted(0, upto=9, reached=5, floor=5)
+    assert (backlog.waiting, backlog.is_empty) == (0, True)
