@@ -80,13 +80,16 @@ class Runner:
 
     def _placed(self, name: str, asked: Asked) -> tuple[str, Asked]:
         """The executor that runs it, and what that one gets: an engine runs images, and nothing that is the host's."""
-        spec = asked.spec
-        if name != "dagger" or spec.image is not None:
+        if name != "dagger":
             return name, asked
-        if spec.needs_host:
+        if asked.spec.needs_host:
             return "process", asked
-        image = self._engine_image or None
-        return name, asked._replace(spec=replace(spec, image=image))
+        spec = self._on_engine(asked.spec)
+        services = tuple(replace(one, spec=self._on_engine(one.spec)) for one in spec.services)
+        return name, asked._replace(spec=replace(spec, services=services))
+
+    def _on_engine(self, spec: StepSpec) -> StepSpec:
+        return replace(spec, image=spec.image or self._engine_image or None)
 
     async def close(self) -> None:
         """Let go of what the executors hold."""

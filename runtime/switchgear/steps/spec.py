@@ -120,9 +120,8 @@ class StepSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def needs_host(self) -> bool:
-        """Whether it must run as a process: it says so, or it would write to this host, and an engine to a copy."""
-        writes = any(isinstance(one.source, Local) and not one.read_only for one in self.mounts)
-        return self.image is None and (self.host_only or writes)
+        """Whether it must be a process: it or a service says so, or would write to this host, an engine to a copy."""
+        return any(one.image is None and (one.host_only or _writes(one)) for one in self.specs)
 
     def exec(self, *args: str | os.PathLike[str]) -> StepSpec:
         """Then run this program with arguments as they are, without a shell."""
@@ -292,6 +291,11 @@ def container(image: str) -> StepSpec:
     """
     images.parse(image)
     return StepSpec(image=image)
+
+
+def _writes(spec: StepSpec) -> bool:
+    """Whether it may write to a file or directory of the host."""
+    return any(isinstance(one.source, Local) and not one.read_only for one in spec.mounts)
 
 
 def _placed(present: tuple[_Item, ...], added: _Item) -> tuple[_Item, ...]:

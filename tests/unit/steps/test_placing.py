@@ -63,6 +63,7 @@ async def placed(
         (PLAIN.on_host(), "python:3.12", ("process", None)),
         (PLAIN.mount("/out", "/srv", read_only=False), "python:3.12", ("process", None)),
         (PLAIN.mount("/in", "/srv"), "python:3.12", ("dagger", "python:3.12")),
+        (PLAIN.service("a", PLAIN.on_host()), "python:3.12", ("process", None)),
         (container("alpine").exec("true"), "python:3.12", ("dagger", "alpine")),
         (container("alpine").exec("true"), "", ("dagger", "alpine")),
     ],
@@ -71,6 +72,14 @@ async def test_a_step_without_an_image_goes_to_the_engine_where_one_is_set_for_i
     spec: StepSpec, image: str, expected: tuple[str, str | None]
 ) -> None:
     assert await placed(spec, image) == expected
+
+
+async def test_services_without_an_image_get_the_engines_too() -> None:
+    engine = Noted("dagger")
+    runner = Runner([Noted("process"), engine], engine_image="python:3.12")
+    both = PLAIN.service("a", command("serve")).service("b", container("alpine").exec("serve"))
+    await runner.run(Asked(both, "it"))
+    assert [one.image for one in engine.got[0].specs] == ["python:3.12", "python:3.12", "alpine"]
 
 
 async def test_without_an_engine_it_is_a_process() -> None:
