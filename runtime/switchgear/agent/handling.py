@@ -71,6 +71,7 @@ class Handling:
             run.reports.flush()
         if not attempt.suspended:
             attempt.settling = True
+            _cancel_is_over()
             await self._settle(run, declared, output)
 
     async def _settle(
@@ -210,6 +211,13 @@ class Handling:
         except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
             return unfit_output(declared.name, error)
         return data
+
+
+def _cancel_is_over() -> None:
+    """The handler has left: undos are not cancelled, though their task was; time limits in them need to know."""
+    running = asyncio.current_task()
+    while running is not None and running.cancelling():
+        running.uncancel()
 
 
 def _refusal(error: BaseException) -> BreakerOpen | None:

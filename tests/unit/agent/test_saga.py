@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import datetime, timedelta
 
 import pytest
@@ -46,6 +47,17 @@ async def broken(name: str) -> None:
 async def slow(name: str) -> None:
     """An undo that never ends."""
     await asyncio.sleep(3600)
+
+
+async def limited(name: str) -> None:
+    """An undo that gives up in time; before Python 3.11.3 none can whose task counts as cancelled."""
+    task = asyncio.current_task()
+    assert task is not None
+    assert not task.cancelling()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(1):
+            await asyncio.sleep(3600)
+    UNDONE.append(name)
 
 
 async def act() -> str:
@@ -177,6 +189,28 @@ async def test_cancel_runs_the_undos(*, suspended: bool) -> None:
             await on.reach(handle.id, "waiting")
         else:
             await until(lambda: gate.inside == 1)
+        await request_cancel(on.bus, on.site.clock, on.scope(handle.id), "stop")
+        with pytest.raises(TaskCancelled):
+            await handle.result()
+        assert ("undo-done", "it", True) in checkpoints(on, handle.id)
+    assert UNDONE == ["a"]
+
+
+async def test_an_undo_after_a_cancel_may_limit_its_own_time() -> None:
+    """Its task was cancelled, it is not."""
+    agent = Agent("releaser", version="1.0.0")
+    gate = Gate()
+
+    @agent.capability("release", timeout=None)
+    async def release(value: Number, ctx: Context) -> None:
+        async with ctx.saga() as saga:
+            saga.undo("it", limited, "a")
+            await ctx.step("one", act)
+            await gate()
+
+    async with stage(agent) as on:
+        handle = await on.mesh.submit(release, Number(0))
+        await until(lambda: gate.inside == 1)
         await request_cancel(on.bus, on.site.clock, on.scope(handle.id), "stop")
         with pytest.raises(TaskCancelled):
             await handle.result()
