@@ -14,6 +14,7 @@ from switchgear.coordinator.settings import CoordinatorSettings
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+MAX_LINE = 120
 
 
 def test_every_error_code_stands_on_the_reference_page() -> None:
@@ -35,6 +36,17 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
     """A relative link names a file or folder of the repository."""
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8"))
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_lines_of_text_have_at_most_120_characters(page: Path) -> None:
+    """Rows of tables and blocks of code cannot be wrapped; all else is read in editors and diffs, too."""
+    is_code, long = False, list[int]()
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
+        is_code ^= line.lstrip().startswith("```")
+        if len(line) > MAX_LINE and not is_code and not line.lstrip().startswith("|"):
+            long.append(number)
+    assert long == []
 
 
 def test_every_variable_stands_on_the_settings_page() -> None:
