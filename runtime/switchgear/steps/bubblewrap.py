@@ -90,7 +90,6 @@ async def run(job: Job, streams: spawning.Streams) -> int:
         try:
             code = await spawning.run(program, streams)
         finally:
-            os.close(tell)
             records = _records(status)
             await _gone(records.child)
     if records.exit_code is not None:
@@ -107,6 +106,7 @@ def _channels(job: Job, stack: ExitStack) -> tuple[int, int, int]:
     stack.callback(os.close, given)
     status, tell = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     stack.callback(os.close, status)
+    stack.callback(os.close, tell)
     os.write(given, b"\0".join(os.fsencode(one) for one in arguments(job.sandbox, tell)))
     os.lseek(given, 0, os.SEEK_SET)
     return given, status, tell

@@ -271,6 +271,16 @@ async def test_where_isolation_is_only_preferred_a_step_runs_plain_and_says_so(
     assert "without isolation: bubblewrap is not installed" in lines[0]
 
 
+async def test_a_sandbox_that_cannot_be_prepared_leaves_no_file_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await failure(shell("exit 1"))  # what stays open is open
+    monkeypatch.setattr(os, "memfd_create", lambda *_: os.open("/dev/full", os.O_RDWR))
+    before = set(Path("/proc/self/fd").iterdir())
+    await failure(shell("true"))
+    assert set(Path("/proc/self/fd").iterdir()) == before
+
+
 async def test_a_host_that_makes_no_sandbox_is_noticed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
