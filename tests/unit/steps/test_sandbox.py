@@ -271,14 +271,18 @@ async def test_where_isolation_is_only_preferred_a_step_runs_plain_and_says_so(
     assert "without isolation: bubblewrap is not installed" in lines[0]
 
 
+def open_files() -> set[Path]:
+    return set(Path("/proc/self/fd").iterdir())
+
+
 async def test_a_sandbox_that_cannot_be_prepared_leaves_no_file_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     await failure(shell("exit 1"))  # what stays open is open
     monkeypatch.setattr(os, "memfd_create", lambda *_: os.open("/dev/full", os.O_RDWR))
-    before = set(Path("/proc/self/fd").iterdir())
+    before = open_files()
     await failure(shell("true"))
-    assert set(Path("/proc/self/fd").iterdir()) == before
+    assert open_files() == before
 
 
 async def test_a_host_that_makes_no_sandbox_is_noticed(
