@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import msgspec
@@ -58,3 +59,11 @@ def test_every_variable_stands_on_the_settings_page() -> None:
     read = set(re.findall(r"""["'](SWITCHGEAR_[A-Z_]+[A-Z]|NATS_SERVER_BIN)["']""", code))
     read |= {f"SWITCHGEAR_{field.name.upper()}" for field in fields}
     assert set(re.findall(r"SWITCHGEAR_[A-Z_]+|NATS_SERVER_BIN", page)) == read
+
+
+def test_every_extra_stands_on_the_install_page() -> None:
+    """What can be installed is told there, but for what only developers of this repository need."""
+    page = (ROOT / "docs/how-to/install.md").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    told = set(re.findall(r"^\| `([a-z]+)` \|", page, re.MULTILINE))
+    assert told == project["optional-dependencies"].keys() - {"dev"}
