@@ -96,8 +96,11 @@ def _told(error: BaseException, spec: StepSpec) -> Verdict | None:
     """What programs of ours said: git, and the sandbox's, which holds the step's limits itself."""
     if isinstance(error, bubblewrap.NotRun):
         found = bubblewrap.lacking(error)
-        own = {MEMORY: spec.memory_limit, FILES: spec.open_limit}
-        return None if found is None or own.get(found.dependency) is not None else found
+        own = {
+            MEMORY: any(one.memory_limit is not None for one in spec.specs),
+            FILES: any(one.open_limit is not None for one in spec.specs),
+        }
+        return None if found is None or own.get(found.dependency) else found
     if isinstance(error, StepFailed) and error.dependency.startswith("git:"):
         return shortage_told(error.why)
     return None

@@ -122,6 +122,14 @@ async def test_a_service_that_cannot_be_started_is_a_mistake_of_the_spec() -> No
     assert (missing.error_class, "no-such-program" in missing.why) == ("invalid", True)
 
 
+async def test_a_service_whose_own_limits_are_too_small_says_nothing_against_the_host() -> None:
+    tight = shell("sleep 1000").limits(files=5)
+    error = await failure(shell("true").service("db", tight, ports=[5432]))
+    assert isinstance(error, ServiceFailed)
+    assert "Too many open files" in error.why
+    assert error.dependency == ""
+
+
 async def test_a_service_that_nobody_waits_for_and_that_cannot_start_ends_the_step(
     tmp_path: Path,
 ) -> None:
