@@ -15,9 +15,9 @@ from switchgear.bus.asking import ApiError, Asking, decoded
 from switchgear.bus.durable import LEDGER
 from switchgear.bus.port import Room
 from switchgear.bus.publisher import Outcome
-from switchgear.bus.pulling import Link
+from switchgear.bus.pulling import MISSING, Link
 from switchgear.contract.stored import Stored
-from switchgear.errors import ServerUnfit
+from switchgear.errors import ServerUnfit, Unavailable
 
 _NO_MESSAGE: Final = 10037
 _NO_SEQUENCE: Final = 10043
@@ -98,7 +98,17 @@ class StreamLedger:
         await streams.enlarge(self._asking, LEDGER, limit)
 
     async def _info(self) -> dict[str, Any]:
-        return await self._asking.api(f"STREAM.INFO.{LEDGER}")
+        """The stream, as the broker has it. Raises Unavailable, also as long as there is none."""
+        try:
+            return await self._asking.api(f"STREAM.INFO.{LEDGER}")
+        except ApiError as error:
+            if error.number not in MISSING:
+                raise
+            raise Unavailable(
+                "the broker has no ledger",
+                why="no coordinator has made one yet",
+                fix="start a coordinator: `switchgear coordinator`, or all of a mesh: `switchgear dev`",
+            ) from error
 
 
 async def leader_get(asking: Asking, stream: str, target: dict[str, object]) -> Stored | None:

@@ -9,7 +9,7 @@ import pytest
 
 from switchgear.bus.connection import NatsBus, Options, connect
 from switchgear.bus.streams import StreamSettings
-from switchgear.errors import ServerUnfit
+from switchgear.errors import ServerUnfit, Unavailable
 from switchgear.server import EmbeddedServer
 from tests.conftest import StartServer
 
@@ -141,3 +141,16 @@ async def test_store_without_room_is_unfit(private_server: StartServer) -> None:
     with pytest.raises(ServerUnfit, match="no room"):
         await bus.ensure_streams()
     await bus.close()
+
+
+async def test_a_broker_without_a_ledger_is_told_as_one_that_waits_for_a_coordinator(
+    server: EmbeddedServer,
+) -> None:
+    """Services that start before the first coordinator say what they wait for."""
+    bus = await connect(server.url)
+    try:
+        for asked in (bus.ledger.last_sequence, bus.ledger.first_sequence, bus.ledger.room):
+            with pytest.raises(Unavailable, match="no coordinator has made one"):
+                await asked()
+    finally:
+        await bus.close()
