@@ -31,7 +31,7 @@ _LISTENS = "0A"
 """The state of a listening socket in /proc/net/tcp."""
 
 
-class NoNetwork(Exception):
+class NoNetwork(bubblewrap.NotRun):
     """It could not be made; the text says why."""
 
 

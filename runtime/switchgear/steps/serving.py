@@ -104,7 +104,6 @@ class Beside:
             error = task.exception()
             if error is not None:
                 raise unstartable(self._key, one.service.name, str(error), began=began) from error
-            one.streams.close()
             words = _words(one.streams)
             raise ended(self._key, one.service.name, task.result(), words, began=began)
 
@@ -130,6 +129,7 @@ async def _serve(one: Served) -> int:
         code = await bubblewrap.run(job, one.streams)
         if code:
             break
+    one.streams.close()
     return code
 
 

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from switchgear.errors import ServiceFailed
+from switchgear.resilience.classes import PROCESSES
+from switchgear.steps import shortage
 from switchgear.steps.executors.process import ProcessExecutor
-from switchgear.steps.network import listening_ports
+from switchgear.steps.network import NoNetwork, listening_ports
 from switchgear.steps.settings import StepSettings
 from switchgear.steps.sources import git
 from switchgear.steps.spec import StepSpec, command, container
@@ -128,6 +130,13 @@ async def test_a_service_whose_own_limits_are_too_small_says_nothing_against_the
     assert isinstance(error, ServiceFailed)
     assert "Too many open files" in error.why
     assert error.dependency == ""
+
+
+def test_a_network_for_which_the_host_has_no_process_left_says_nothing_against_the_spec() -> None:
+    refused = NoNetwork("bwrap: Creating new namespace failed: Resource temporarily unavailable")
+    found = shortage.found_in(refused, shell("true"))
+    assert found is not None
+    assert found.dependency == PROCESSES
 
 
 async def test_a_service_that_nobody_waits_for_and_that_cannot_start_ends_the_step(
