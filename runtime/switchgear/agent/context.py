@@ -237,8 +237,9 @@ class Context(Ambient):
     ) -> T:
         """The value of the next signal of this name: early ones count, and each is taken once, in order.
 
-        `question`: what screens show. `sender`: `requester` for whoever asked for the root task, else a group
-        whose members may answer. Raises SignalTimeout, InvalidInput for a value of another type.
+        One of another type is refused in the task's history, and the wait goes on. `question`: what screens show.
+        `sender`: `requester` for whoever asked for the root task, else a group whose members may answer. Raises
+        SignalTimeout.
         """
         from switchgear.agent.waiting import Inbox
 

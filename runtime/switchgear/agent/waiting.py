@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from switchgear.lifecycle.history import History
     from switchgear.lifecycle.suspension import Signal
 
+log = logging.getLogger(__name__)
+
+_MAX_SAID = 200
+"""Characters of what a decoder says of a payload, which it may quote."""
 REQUESTER = "requester"
 """As a signal's sender: whoever asked for the run's root task."""
 
@@ -80,7 +85,7 @@ class Inbox:
         sender: str,
         timeout: timedelta | None,
     ) -> Any:
-        """The payload of the next signal of this name. Raises SignalTimeout, InvalidInput."""
+        """The payload of the next signal of this name that fits the type. Raises SignalTimeout."""
         run, group = self._run, "" if sender == REQUESTER else sender
         subjects.token(name, "signal")
         digest = of_values(name, group)
@@ -101,42 +106,52 @@ class Inbox:
                 together=TOGETHER.get(),
             )
             asking = _Asking(run.begun(key, wanted), asyncio.get_running_loop().create_future())
-            signal = await self._first(asking, digest)
-            took = run.attempt.clock.now() - asking.awaited.begun
-            return await self._taken_as(kind, key, digest, signal, took)
+            return await self._fitting(asking, kind, digest)
 
-    async def _first(self, asking: _Asking, digest: str) -> Signal:
-        """The signal that this wait takes; a timeout that the ledger shows to be early is none."""
-        run, until = self._run, asking.awaited.until
-        watch, scope = run.services.watch, run.attempt.scope
+    async def _fitting(self, asking: _Asking, kind: Any, digest: str) -> Any:
+        """The payload of the first signal for this wait that fits the type; those before it are refused."""
+        watch, scope = self._run.services.watch, self._run.attempt.scope
         live = subjects.live_task(scope)
         await watch.open(live)
         followed = watch.follow(scope, fresh=False)
         hear = _Hear(self, lambda: None if followed.missing() else followed.history())
         followed.watchers.append(hear)
         self._asking.append(asking)
-        hear(None)
         try:
             while True:
-                left = None if until is None else (until - run.attempt.clock.now()).total_seconds()
-                limit = asyncio.timeout(None if left is None else max(left, 0))
+                hear(None)
+                signal = await self._next(asking, digest)
                 try:
-                    async with limit:
-                        return await run.waits.wait(asking.awaited, asking.came)
-                except asyncio.CancelledError:
-                    self._give_back(asking)
-                    raise
-                except TimeoutError:
-                    if not limit.expired():
-                        raise
-                self._give_back(asking)
-                asking.came = asyncio.get_running_loop().create_future()
-                await self._give_up(asking, digest)
+                    value = codec.decoder(kind).decode(signal.entry.payload)
+                except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                    await self._refuse(asking, digest, signal, _unfit(signal, kind, error))
+                else:
+                    await self._take(asking, digest, signal)
+                    return value
         finally:
             self._asking.remove(asking)
             followed.watchers.remove(hear)
             watch.forget(scope)
             await watch.shut(live)
+
+    async def _next(self, asking: _Asking, digest: str) -> Signal:
+        """The next signal for this wait; a timeout that the ledger shows to be early is none."""
+        run, until = self._run, asking.awaited.until
+        while True:
+            left = None if until is None else (until - run.attempt.clock.now()).total_seconds()
+            limit = asyncio.timeout(None if left is None else max(left, 0))
+            try:
+                async with limit:
+                    return await run.waits.wait(asking.awaited, asking.came)
+            except asyncio.CancelledError:
+                self._give_back(asking)
+                raise
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+            self._give_back(asking)
+            asking.came = asyncio.get_running_loop().create_future()
+            await self._give_up(asking, digest)
 
     def _give_back(self, asking: _Asking) -> None:
         """Whoever waits no longer leaves what it was given to the next."""
@@ -161,32 +176,24 @@ class Inbox:
         if await recording.failed(awaited.key, "signal", digest, error, still=still):
             raise error
 
-    async def _taken_as(
-        self, kind: Any, key: str, digest: str, signal: Signal, took: timedelta
-    ) -> Any:
-        recording = self._run.recording
-        try:
-            value = codec.decoder(kind).decode(signal.entry.payload)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            text, _, path = str(error).partition(" - at ")
-            unfit = InvalidInput(
-                f"signal {signal.entry.name} does not fit {type_name(kind)}: {text}",
-                path=path.strip("`") or "$",
-                fix=f"send what {type_name(kind)} says: `switchgear task signal`",
-            )
-            await recording.failed(
-                key, "signal", digest, unfit, duration=took, signal=signal.sequence
-            )
-            raise unfit from error
-        await recording.done(
-            key,
+    async def _take(self, asking: _Asking, digest: str, signal: Signal) -> None:
+        await self._run.recording.done(
+            asking.awaited.key,
             "signal",
             digest,
             Payload(signal.entry.payload),
-            duration=took,
+            duration=self._run.attempt.clock.now() - asking.awaited.begun,
             signal=signal.sequence,
         )
-        return value
+
+    async def _refuse(
+        self, asking: _Asking, digest: str, signal: Signal, unfit: InvalidInput
+    ) -> None:
+        """Record that this signal is nobody's; the wait goes on."""
+        key, sequence = asking.awaited.key, signal.sequence
+        await self._run.recording.failed(key, "signal", digest, unfit, signal=sequence)
+        log.warning("signal.refused %s: %s", self._run.attempt.subject.task, unfit)
+        asking.came = asyncio.get_running_loop().create_future()
 
     def heard(self, history: History) -> None:
         """Give what the history shows, in ledger order, to those who wait, in the order of their waits."""
@@ -200,6 +207,16 @@ class Inbox:
                 untaken.remove(found)
                 self._taken.add(found.sequence)
                 asking.came.set_result(found)
+
+
+def _unfit(signal: Signal, kind: Any, error: Exception) -> InvalidInput:
+    text, _, path = str(error).partition(" - at ")
+    name, wanted = signal.entry.name, type_name(kind)
+    return InvalidInput(
+        f"signal {name} does not fit {wanted}: {text[:_MAX_SAID]}",
+        path=path.strip("`") or "$",
+        fix=f"send what {wanted} says: `switchgear task signal`",
+    )
 
 
 class _Asking:

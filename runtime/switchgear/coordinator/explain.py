@@ -12,7 +12,9 @@ from switchgear.contract.queries import Explanation
 from switchgear.contract.values import Awaited
 from switchgear.lifecycle.history import History
 from switchgear.lifecycle.signalling import Groups
+from switchgear.lifecycle.suspension import refuses
 from switchgear.registry.table import Table
+from switchgear.tasks import events
 
 _SHOWN = 5
 """Waits of one task that are told one by one."""
@@ -162,7 +164,16 @@ def _signal(wait: Awaited, history: History, known: Known, limit: str) -> str:
     else:
         members = ", ".join(sorted(known.groups.get(wait.sender, ())))
         who = f"{wait.sender} may answer ({members or 'nobody is in that group'})"
-    return f"Suspended: waiting for the signal {wait.signal}{question}; {who}{limit}."
+    refused = _refused(wait, history)
+    return f"Suspended: waiting for the signal {wait.signal}{question}; {who}{limit}.{refused}"
+
+
+def _refused(wait: Awaited, history: History) -> str:
+    """What is wrong with the newest signal that this wait refused."""
+    for _, _, entry in reversed(history.valid):
+        if isinstance(entry, entries.Checkpoint) and entry.key == wait.key and refuses(entry):
+            return f" It {events.of_refusal(entry)}"
+    return ""
 
 
 def _in_lane(history: History, table: Table) -> str:

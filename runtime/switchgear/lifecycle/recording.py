@@ -7,7 +7,7 @@ from typing import NamedTuple
 from switchgear.contract import entries
 from switchgear.contract.values import Awaited
 from switchgear.lifecycle.history import History
-from switchgear.lifecycle.suspension import Signal, untaken
+from switchgear.lifecycle.suspension import Signal, refuses, untaken
 
 _UNDO = ("undo-registered", "undo-dropped", "undo-begun", "undo-done")
 
@@ -48,7 +48,7 @@ def records(history: History, begun: tuple[Awaited, ...] = ()) -> Records:
         if isinstance(entry, entries.Checkpoint):
             if entry.kind == "undo-registered":
                 registered.add(entry.key)
-            elif entry.kind not in _UNDO:
+            elif entry.kind not in _UNDO and not refuses(entry):
                 ends[entry.key] = entry
         elif isinstance(entry, entries.AttemptFailed):
             ends = {key: one for key, one in ends.items() if one.ok}

@@ -15,14 +15,14 @@ Condition = Literal["open", "done", "failed"]
 
 
 class Signal(NamedTuple):
-    """A signal in the ledger that no wait has taken."""
+    """A signal in the ledger that no wait has taken or refused."""
 
     sequence: int
     entry: entries.Signalled
 
 
 def untaken(history: History) -> list[Signal]:
-    """The signals that no recorded wait has taken, in ledger order."""
+    """The signals that no recorded wait has taken or refused, in ledger order."""
     taken: set[int] = set()
     found: list[Signal] = []
     for stored, _, entry in history.valid:
@@ -31,6 +31,11 @@ def untaken(history: History) -> list[Signal]:
         elif isinstance(entry, entries.Checkpoint) and entry.signal:
             taken.add(entry.signal)
     return [one for one in found if one.sequence not in taken]
+
+
+def refuses(entry: entries.Checkpoint) -> bool:
+    """Whether it says that a signal did not fit the wait of its key: taken all the same, and the wait goes on."""
+    return entry.kind == "signal" and not entry.ok and entry.signal > 0
 
 
 def first(signals: Iterable[Signal], name: str, group: str) -> Signal | None:

@@ -13,6 +13,7 @@ import msgspec
 from switchgear.contract import codec, entries, queries, subjects
 from switchgear.contract.stored import Stored, expect_headers, expectation, header_block
 from switchgear.contract.values import Awaited, Failure
+from switchgear.lifecycle import suspension
 from switchgear.lifecycle.history import History, Valid
 from switchgear.resilience.fingerprint import fingerprint as fingerprint_of
 from switchgear.tasks import events, waits
@@ -243,6 +244,8 @@ def _said(pool: str, entry: entries.Entry) -> str:
     match entry:
         case entries.Dispatched():
             return f"{pool}: {entry.route.reason}"
+        case entries.Checkpoint() if suspension.refuses(entry):
+            return events.of_refusal(entry)
         case entries.Checkpoint():
             said = f"{entry.kind} {entry.key}{events.of_place(entry)}{events.of_decision(entry)}"
             return f"{said}: {entry.error.message}" if entry.error else said

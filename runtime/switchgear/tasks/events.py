@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from switchgear.contract import entries
 from switchgear.contract.queries import LogLine, Progress
+from switchgear.lifecycle import suspension
 from switchgear.lifecycle.history import Valid
 from switchgear.tasks import waits
 
@@ -79,10 +80,19 @@ def detail(valid: Valid) -> str:
 
 
 def of_checkpoint(entry: entries.Checkpoint) -> str:
-    """Kind, key and time of a recorded end; the error of a failed one."""
+    """Kind, key and time of a recorded end; the error of a failed one, and all of a refused signal's."""
+    if suspension.refuses(entry):
+        return of_refusal(entry)
     took = f" in {entry.duration.total_seconds():.3f} s" if entry.duration is not None else ""
     failed = f": {entry.error.message}" if entry.error is not None else ""
     return f"{entry.kind} {entry.key}{took}{of_place(entry)}{of_decision(entry)}{failed}"
+
+
+def of_refusal(entry: entries.Checkpoint) -> str:
+    """Which signal did not fit, where, and what to send instead."""
+    error = entry.error
+    told = f": {error.code} at {error.path}: {error.message}. Fix: {error.fix}" if error else ""
+    return f"refused entry {entry.signal}{told}"
 
 
 def of_place(entry: entries.Checkpoint) -> str:

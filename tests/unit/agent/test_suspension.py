@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 import pytest
 
@@ -13,15 +14,19 @@ from switchgear import (
     Approval,
     Context,
     Permanent,
+    Retry,
+    Retryable,
     SignalTimeout,
     TaskCancelled,
     TaskDead,
     WaitTimeout,
+    testing,
 )
 from switchgear.agent.settings import WorkerSettings
 from switchgear.agent.suspension import suspends_at
 from switchgear.contract import entries
 from switchgear.contract.values import Awaited
+from switchgear.tasks.events import detail
 from switchgear.tasks.requests import request_cancel, send_signal
 from tests.unit.agent.stage import OWNER, Gate, Number, Stage, Text, stage, until
 
@@ -270,8 +275,14 @@ async def test_signal_of_a_group_is_taken_only_from_that_group() -> None:
         assert await handle.result() == Text("group")
 
 
-async def test_signal_that_does_not_fit_is_invalid_input() -> None:
-    """It is taken all the same: the next attempt waits for another."""
+def signal_checkpoints(on: Stage, task: str) -> list[entries.Checkpoint]:
+    """What the waits of this task have recorded, in order."""
+    found = [v.entry for v in on.history(task).valid if isinstance(v.entry, entries.Checkpoint)]
+    return [one for one in found if one.kind == "signal"]
+
+
+async def test_signal_that_does_not_fit_is_refused_and_the_next_one_is_taken() -> None:
+    """The wait says with code, path and fix what it refused, and goes on: in memory, and after it was suspended."""
     agent = Agent("asker", version="1.0.0")
 
     @agent.capability("ask")
@@ -280,11 +291,110 @@ async def test_signal_that_does_not_fit_is_invalid_input() -> None:
 
     async with stage(agent) as on:
         handle = await on.mesh.submit(ask, Number(1))
+        await on.reach(handle.id, "dispatched")
         await signal(on, handle.id, "it", b'{"n":"many"}')
-        with pytest.raises(TaskDead) as caught:
-            await handle.result()
-    assert (caught.value.cause_code, caught.value.error_class) == ("SG1507", "invalid")
-    assert "signal it does not fit Number: Expected `int`, got `str`" in caught.value.what
+        await on.reach(handle.id, "checkpoint")
+        await on.reach(handle.id, "waiting")
+        await signal(on, handle.id, "it", b"[]")
+        await on.reach(handle.id, "checkpoint", 2)
+        await on.reach(handle.id, "waiting", 2)
+        await signal(on, handle.id, "it", b'{"n":7}')
+        assert await handle.result() == Number(7)
+        came = [v.stored.sequence for v in on.history(handle.id).valid
+                if v.subject.event == "signalled"]  # fmt: skip
+        recorded = signal_checkpoints(on, handle.id)
+        shown = [detail(v) for v in on.history(handle.id).valid
+                 if v.subject.event == "checkpoint"]  # fmt: skip
+    assert [(one.key, one.ok, one.signal) for one in recorded] == [
+        ("it", False, came[0]),
+        ("it", False, came[1]),
+        ("it", True, came[2]),
+    ]
+    errors = [one.error for one in recorded if one.error is not None]
+    assert [(error.code, error.error_class, error.path) for error in errors] == [
+        ("SG1507", "invalid", "$.n"),
+        ("SG1507", "invalid", "$"),
+    ]
+    assert errors[0].message == "signal it does not fit Number: Expected `int`, got `str`"
+    assert "task signal" in errors[0].fix
+    assert all(part in shown[0] for part in ("refused", "SG1507", "$.n", errors[0].fix))
+
+
+async def test_refused_signal_does_not_lengthen_the_time_of_its_wait() -> None:
+    """Two hours are two hours, however many signals come that do not fit; then it is a timeout."""
+    agent = Agent("asker", version="1.0.0")
+
+    @agent.capability("ask")
+    async def ask(value: Number, ctx: Context) -> Text:
+        try:
+            await ctx.wait_for_signal("it", Number, timeout=timedelta(hours=2))
+        except SignalTimeout as error:
+            return Text(error.code)
+        return Text("came")
+
+    async with stage(agent) as on:
+        handle = await on.mesh.submit(ask, Number(1))
+        for count in range(1, 4):
+            await on.reach(handle.id, "waiting", count)
+            await asyncio.sleep(1800)
+            await signal(on, handle.id, "it", b'"no"')
+        assert await handle.result() == Text("SG1508")
+        row = await handle.status()
+        took = row.updated_at - row.submitted_at
+        ends = [(one.ok, bool(one.signal)) for one in signal_checkpoints(on, handle.id)]
+    assert timedelta(hours=2) <= took < timedelta(hours=2, seconds=5)
+    assert ends == [(False, True)] * 3 + [(False, False)]
+
+
+async def test_signal_that_does_not_fit_is_refused_once_whoever_waits() -> None:
+    """Neither another wait for its name, nor a retry of the handler, gets it again."""
+    agent = Agent("asker", version="1.0.0")
+    gate = Gate()
+    runs: list[int] = []
+
+    @agent.capability("ask", timeout=None, retry=Retry(initial=timedelta(seconds=1)))
+    async def ask(value: Number, ctx: Context) -> Text:
+        runs.append(1)
+        await gate()
+        if len(runs) == 1:
+            await ctx.wait_for_signal("it", Number, key="first")
+            raise Retryable("once")
+        got = await ctx.gather(*(ctx.wait_for_signal("it", Number, key=key) for key in "ab"))
+        return Text(str(sorted(one.n for one in got)))
+
+    async with stage(agent) as on:
+        handle = await on.mesh.submit(ask, Number(1))
+        await until(lambda: gate.inside == 1)
+        for payload in (b"1", b'{"n":1}', b"2", b'{"n":2}', b"3"):
+            await signal(on, handle.id, "it", payload)
+        gate.open()
+        await on.reach(handle.id, "waiting", 2)
+        await signal(on, handle.id, "it", b'{"n":3}')
+        assert await handle.result() == Text("[2, 3]")
+        recorded = signal_checkpoints(on, handle.id)
+    assert len({one.signal for one in recorded}) == len(recorded) == 6
+    assert [one.ok for one in recorded].count(False) == 3
+
+
+@pytest.mark.parametrize("death", ["before", "after"])
+async def test_death_at_the_refusal_of_a_signal_refuses_it_once(
+    death: Literal["before", "after"],
+) -> None:
+    """The next holder finds the refusal, or makes it; the code has not changed for it."""
+    agent = Agent("asker", version="1.0.0")
+
+    @agent.capability("ask")
+    async def ask(value: Number, ctx: Context) -> Number:
+        return await ctx.wait_for_signal("it", Number)
+
+    async with testing.mesh(agent) as mesh:
+        mesh.faults.crash(**{death: "it"})
+        handle = await mesh.submit(ask, Number(1))
+        await handle.signal("it", [])
+        await handle.signal("it", Number(7))
+        assert await handle.result() == Number(7)
+        found = [one.detail async for one in handle.events() if one.event == "checkpoint"]
+    assert ["refused" in one for one in found] == [True, False]
 
 
 async def test_time_limit_of_a_signal_is_fixed_by_the_first_run() -> None:

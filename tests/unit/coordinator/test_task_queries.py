@@ -144,6 +144,30 @@ async def test_explain_tells_what_each_kind_of_wait_is_for() -> None:
         assert "Sleeping (nap), until 2026-01-01 01:00" in await explain(on)
 
 
+async def test_explain_tells_what_the_wait_has_refused() -> None:
+    """Whoever wonders why the answer changed nothing reads code, path and fix."""
+    async with desk() as on:
+        await held(on)
+        on.suspend("t", on.awaited("signal", "it", signal="it"))
+        answer = await signal(on, OWNER, "it")
+        await on.reach("t", "dispatched", 2)
+        unfit = values.Failure(
+            error_class="invalid",
+            code="SG1507",
+            message="signal it does not fit Number",
+            path="$.n",
+            fix="send a Number",
+        )
+        on.say("t", "checkpoint", key="it", kind="signal", ok=False, error=unfit,
+               signal=answer.sequence, result=msgspec.Raw(b"null"))  # fmt: skip
+        on.suspend("t", on.awaited("signal", "it", signal="it"))
+        told = await explain(on)
+        assert told.endswith(
+            f"It refused entry {answer.sequence}: SG1507 at $.n: signal it does not fit Number. "
+            "Fix: send a Number"
+        )
+
+
 async def test_explain_tells_when_a_task_that_does_not_run_yet_will() -> None:
     """Its start, its turn, its next attempt."""
     async with desk() as on:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from switchgear.contract import values
 from switchgear.lifecycle.recording import NOTHING, records, suspension
 from tests.unit.lifecycle.script import DIGEST, FAILURE, LATER, T0, Script, awaited, seconds
@@ -98,3 +100,19 @@ def test_signals_that_no_wait_has_taken_are_there_for_the_next() -> None:
     taken = script.add("signalled", name="go")
     script.add("checkpoint", hold=hold, key="wait", kind="signal", signal=taken)
     assert [one.sequence for one in records(script.history).signals] == [3]
+
+
+def test_a_refused_signal_is_no_end_of_its_wait() -> None:
+    """The next run waits on, for as long as the wait has left; what it takes, or its timeout, is the end."""
+    script = Script()
+    hold = script.held()
+    wait = awaited("signal", key="it", until=LATER)
+    script.add("waiting", hold=hold, waits=(wait,))
+    refused = script.add("signalled", name="signal")
+    hold = script.add("dispatched", attempt=2)
+    common: dict[str, Any] = {"hold": hold, "key": "it", "kind": "signal"}
+    script.add("checkpoint", **common, ok=False, error=FAILURE, signal=refused)
+    found = records(script.history)
+    assert (found.ends, found.begun, found.signals) == ({}, {"it": wait}, ())
+    script.add("checkpoint", **common, ok=False, error=FAILURE)
+    assert list(records(script.history).ends) == ["it"]

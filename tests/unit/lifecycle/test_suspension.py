@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from switchgear.contract import values
+from switchgear.contract import entries, values
 from switchgear.lifecycle import suspension
 from switchgear.lifecycle.suspension import Condition, met, next_time
-from tests.unit.lifecycle.script import LATER, T0, Script, awaited, seconds
+from tests.unit.lifecycle.script import FAILURE, LATER, T0, Script, awaited, seconds
 
 OVER = T0 - seconds(1)
 
@@ -104,6 +106,36 @@ def test_untaken_signals_are_in_ledger_order_and_void_ones_are_none() -> None:
     assert [(one.sequence, one.entry.name) for one in found] == [(4, "stop"), (5, "go")]
     assert suspension.first(found, "go", "") == found[1]
     assert suspension.first(found, "more", "") is None
+
+
+def test_a_refused_signal_ends_no_wait_and_is_nobody_elses() -> None:
+    """It is taken, and the wait is as open as before."""
+    script = signalled("go")
+    script.add("checkpoint", hold=2, kind="signal", key="k", signal=3, ok=False, error=FAILURE)
+    assert suspension.untaken(script.history) == []
+    assert why(script, awaited("signal")) == ""
+    script.add("signalled", name="go")
+    assert why(script, awaited("signal")) == "signal signal: done"
+
+
+@pytest.mark.parametrize(
+    ("refuses", "fields"),
+    [
+        ("yes", {"kind": "signal", "ok": False, "signal": 3, "error": FAILURE}),
+        ("no", {"kind": "signal", "ok": True, "signal": 3}),
+        ("no", {"kind": "signal", "ok": False, "error": FAILURE}),
+        ("no", {"kind": "step", "ok": False, "error": FAILURE}),
+    ],
+)
+def test_a_refusal_is_told_from_what_a_wait_got_and_from_its_timeout(
+    refuses: str, fields: dict[str, Any]
+) -> None:
+    """A failed signal checkpoint that names a signal."""
+    script = signalled("go")
+    script.add("checkpoint", hold=2, key="k", **fields)
+    entry = script.history.valid[-1].entry
+    assert isinstance(entry, entries.Checkpoint)
+    assert suspension.refuses(entry) == (refuses == "yes")
 
 
 def test_only_waits_for_children_need_a_recheck() -> None:

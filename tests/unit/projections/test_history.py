@@ -16,7 +16,7 @@ import pytest
 from switchgear import errors
 from switchgear.contract import queries
 from switchgear.contract.stored import Stored
-from switchgear.contract.values import Awaited
+from switchgear.contract.values import Awaited, Failure
 from switchgear.lifecycle import history as lifecycle
 from switchgear.projections import tables
 from switchgear.projections.history import Diverged, Index
@@ -430,6 +430,15 @@ def test_restarts_and_evictions_change_nothing(
     assert len(moments) == len(feed.stored)
 
 
+UNFIT = Failure(
+    error_class="invalid",
+    code="SG1507",
+    message="signal it does not fit Number: Expected `int`",
+    fix="send what Number says: `switchgear task signal`",
+    path="$.n",
+)
+
+
 def test_checkpoints_and_signals_say_what_they_record(path: Path, open_index: OpenIndex) -> None:
     feed = Feed()
     task = feed.task("t1")
@@ -439,8 +448,9 @@ def test_checkpoints_and_signals_say_what_they_record(path: Path, open_index: Op
     task.add("checkpoint", key="sign", kind="run", ok=False, error=BOOM)
     task.add("checkpoint", key="withdraw", kind="undo-registered")
     task.add("signalled", name="review", sender="bob", group="approvers")
+    task.add("checkpoint", key="it", kind="signal", ok=False, error=UNFIT, signal=6)
     open_index().apply(feed.stored)
-    *_, build, sign, undo, signal = timeline(path, "t1")
+    *_, build, sign, undo, signal, refused = timeline(path, "t1")
     assert (build.key, build.kind, build.ok, build.duration) == (
         "build", "step", True, timedelta(seconds=1.5),
     )  # fmt: skip
@@ -449,6 +459,11 @@ def test_checkpoints_and_signals_say_what_they_record(path: Path, open_index: Op
     assert (undo.key, undo.kind) == ("withdraw", "undo-registered")
     assert (signal.key, signal.ok) == ("review", None)
     assert signal.detail == "review from bob for approvers"
+    assert (refused.key, refused.kind, refused.ok) == ("it", "signal", False)
+    assert refused.detail == (
+        "refused entry 6: SG1507 at $.n: signal it does not fit Number: Expected `int`. "
+        "Fix: send what Number says: `switchgear task signal`"
+    )
 
 
 def awaited(**fields: Any) -> Awaited:
