@@ -73,30 +73,28 @@ def load_directory(directory: str | Path) -> list[Pipeline]:
 
 
 def _read(path: Path) -> str:
-    file = str(path)
+    if path.is_dir():
+        raise _refused(path, "this is a directory", fix="name one of the files in it")
     if path.suffix not in ENDINGS:
         fix = f"name it with one of {', '.join(ENDINGS)}"
-        raise PipelineInvalid(
-            [PipelineFault(file, 1, 1, "SG1530", "this is no TOML or YAML file", "", fix)]
-        )
+        raise _refused(path, "this is no TOML or YAML file", fix=fix)
     try:
         with path.open("rb") as opened:
             data = opened.read(MAX_FILE + 1)
     except FileNotFoundError:
         raise NotFound(f"there is no file {path}") from None
     except OSError as error:
-        why = error.strerror or str(error)
-        raise PipelineInvalid(
-            [PipelineFault(file, 1, 1, "SG1530", "the file cannot be read", why)]
-        ) from error
+        raise _refused(path, "the file cannot be read", why=error.strerror or str(error)) from error
     if len(data) > MAX_FILE:
-        raise PipelineInvalid(
-            [PipelineFault(file, 1, 1, "SG1534", f"the file is larger than {MAX_FILE} bytes")]
-        )
+        raise _refused(path, f"the file is larger than {MAX_FILE} bytes", code="SG1534")
     try:
         return data.decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise PipelineInvalid(
-            [PipelineFault(file, line, 1, "SG1530", "the file is not UTF-8", str(error))]
-        ) from error
+        raise _refused(path, "the file is not UTF-8", line=line, why=str(error)) from error
+
+
+def _refused(
+    path: Path, what: str, *, code: str = "SG1530", line: int = 1, why: str = "", fix: str = ""
+) -> PipelineInvalid:
+    return PipelineInvalid([PipelineFault(str(path), line, 1, code, what, why, fix)])

@@ -158,6 +158,17 @@ def test_a_directory_is_offered_as_capabilities_with_their_schemas(tmp_path: Pat
     assert offer(agent, declared[1]).description == "Other."
 
 
+def test_what_is_no_file_of_a_pipeline_is_told_as_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "it.ini").write_text("", "utf-8")
+    (tmp_path / "it.toml").write_bytes(b"a = 1\n\xff")
+    told = {tmp_path: "a directory", tmp_path / "it.ini": "no TOML", tmp_path / "it.toml": "UTF-8"}
+    for path, what in told.items():
+        with pytest.raises(PipelineInvalid, match=what):
+            files.load(path)
+    with pytest.raises(NotFound, match=r"no file .*gone\.toml"):
+        files.load(tmp_path / "gone.toml")
+
+
 def test_the_faults_of_all_files_of_a_directory_are_told_together(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text("nmae = 'x'\n[steps.a]\nrun = ['x']", "utf-8")
     (tmp_path / "b.toml").write_text("steps = 3", "utf-8")
