@@ -33,11 +33,11 @@ class Around(Surroundings):
         now = run.attempt.clock.now()
         left = wanted if deadline is None else max((deadline - now) / 2, timedelta(0))
         moving = asyncio.ensure_future(self._move())
-        run.limit.pause()
+        run.limit.pause(self)
         try:
             yield min(wanted, left)
         finally:
-            run.limit.resume()
+            run.limit.resume(self)
             moving.cancel()
 
     async def _move(self) -> None:

@@ -14,12 +14,13 @@ T = TypeVar("T")
 class TimeLimit:
     """A time limit that can be paused."""
 
-    __slots__ = ("_left", "_scope", "seconds")
+    __slots__ = ("_left", "_paused", "_scope", "seconds")
 
     def __init__(self, limit: timedelta | None) -> None:
         self.seconds = 0.0 if limit is None else limit.total_seconds()
         self._scope = None if limit is None else asyncio.timeout(self.seconds)
         self._left: float | None = None
+        self._paused: set[object] = set()
 
     @property
     def expired(self) -> bool:
@@ -34,16 +35,18 @@ class TimeLimit:
         async with scope:
             return await work
 
-    def pause(self) -> None:
-        """Let no time count until `resume`."""
+    def pause(self, who: object) -> None:
+        """Let no time count until all who paused it resume it."""
+        self._paused.add(who)
         at = None if self._scope is None else self._scope.when()
         if at is not None:
             self._left = at - asyncio.get_running_loop().time()
             self._reschedule(None)
 
-    def resume(self) -> None:
-        """Let time count again."""
-        if self._left is not None:
+    def resume(self, who: object) -> None:
+        """Let time count again, as far as this one goes."""
+        self._paused.discard(who)
+        if self._left is not None and not self._paused:
             self._reschedule(asyncio.get_running_loop().time() + self._left)
             self._left = None
 

@@ -152,12 +152,12 @@ class Waits:
     def _changed(self) -> None:
         if not self.idle:
             self._since = None
-            self._limit.resume()
+            self._limit.resume(self)
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
             return
-        self._limit.pause()
+        self._limit.pause(self)
         if self._since is None or self._timer is None:
             self._since = self._since or self._attempt.clock.now()
             self._plan()
