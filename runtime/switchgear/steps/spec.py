@@ -51,8 +51,10 @@ class Service(Struct, frozen=True, omit_defaults=True):
         # Also of a spec that came from outside: the name becomes part of paths.
         if not _SERVICE.fullmatch(self.name):
             raise ValueError(f"{self.name!r} cannot name a service")
-        if self.spec.services:
-            raise ValueError(f"the service {self.name} has services of its own")
+        spec = self.spec
+        if spec.services or spec.declared_outputs or spec.input is not None or spec.time_limit:
+            what = "services, an output, an input or a timeout of its own"
+            raise ValueError(f"the service {self.name} has {what}")
         if any(port not in _PORTS for port in self.ports) or self.start_seconds <= 0:
             raise ValueError(f"the service {self.name} has no usable ports or start limit")
 
@@ -197,7 +199,8 @@ class StepSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
             added = Service(name, spec, tuple(sorted(set(ports))), start)
         except ValueError as error:
             raise UsageError(
-                str(error), fix="names have a-z, digits and -, ports are 1 to 65535"
+                str(error),
+                fix="names have a-z, digits and -, ports are 1 to 65535; outputs, input and timeout are the step's",
             ) from error
         kept = tuple(one for one in self.services if one.name != name)
         services = sorted((*kept, added), key=lambda one: one.name)

@@ -191,12 +191,23 @@ def test_a_port_is_a_number_of_tcp(port: int) -> None:
         command("true").service("db", command("x"), ports=[port])
 
 
-def test_a_service_has_time_to_start_and_no_services_of_its_own() -> None:
+def test_a_service_has_time_to_start() -> None:
     with pytest.raises(UsageError, match="start"):
         command("true").service("db", command("x"), start=timedelta(0))
-    nested = command("x").service("inner", command("y"))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        command("x").service("inner", command("y")),
+        command("x").output("it", "it"),
+        command("x").stdin("text"),
+        command("x").limits(timeout=timedelta(seconds=1)),
+    ],
+)
+def test_what_would_mean_nothing_for_a_service_is_refused(spec: StepSpec) -> None:
     with pytest.raises(UsageError, match="of its own"):
-        command("true").service("db", nested)
+        command("true").service("db", spec)
 
 
 @pytest.mark.parametrize("path", ["", "../x", "a/../../x", "/a/.."])
