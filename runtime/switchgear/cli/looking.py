@@ -105,6 +105,7 @@ async def watch(id: str, common: Common) -> int:
 
     output = common.output
     last = ""
+    said: tuple[float | None, str] = (None, "")
     async with joined(common) as mesh:
         handle = await mesh.get(id)
         start = (await handle.status()).submitted_at
@@ -114,7 +115,11 @@ async def watch(id: str, common: Common) -> int:
                 if output.as_json:
                     output.line("task-event", {"task": id, **event_data(one)})
                 else:
-                    output.show(tasks.event_lines(one, start))
+                    report = (one.fraction, one.detail) if last == "progress" else None
+                    again = report == said
+                    said = report or said
+                    if one.lines or not again:
+                        output.show(tasks.event_lines(one, start, again=again))
             elif output.as_json:
                 output.line("task-chunk", {"task": id, **one._asdict()})
             else:

@@ -92,15 +92,20 @@ class RunTree:
         return Seen(node, events.of_entry(valid))
 
     def report(self, report: Progress) -> Seen | None:
-        """Take a progress report in; None when it is of another run, or comes after the end."""
+        """Take a progress report in; None when it is of another run, comes after the end, or says nothing new."""
         node = self.nodes.get(report.task)
         if node is None or node.ended is not None:
             return None
         node.state = "running"
         node.agent = report.writer or node.agent
+        before = (node.fraction, node.message)
         node.fraction = report.fraction
         node.message = report.message
-        return Seen(node, events.of_progress(report))
+        return (
+            None
+            if before == (node.fraction, node.message)
+            else Seen(node, events.of_progress(report))
+        )
 
     def _opened(self, valid: Valid) -> Node | None:
         entry, subject = valid.entry, valid.subject

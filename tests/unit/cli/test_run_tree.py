@@ -50,6 +50,7 @@ def test_progress_shows_who_runs_it_and_how_far() -> None:
     for stored in feed.stored:
         tree.entry(stored)
     assert tree.report(progress("root", 0.25, "a quarter")) is not None
+    assert tree.report(progress("root", 0.25, "a quarter")) is None, "nothing new"
     node = tree.nodes["root"]
     assert (node.state, node.agent, node.fraction) == ("running", "agent-2", 0.25)
     assert "███░░░░░░░░░" in plain(screen.run(tree, NOW))

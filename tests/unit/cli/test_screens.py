@@ -236,6 +236,13 @@ def test_log_lines_stand_before_the_report_that_brought_them() -> None:
     assert told.split()[2:] == ["progress", "hello-1", "50%", "half"]
 
 
+def test_a_report_that_only_brings_log_lines_is_no_line_itself() -> None:
+    event = TaskEvent(
+        "progress", NOW, 1, "hello-1", "", lines=(LogLine(time=START, level="stdout", text="one"),)
+    )
+    assert tasks.event_lines(event, START, again=True).split() == ["+0.000", "s", "stdout", "one"]
+
+
 def test_a_chunk_is_one_line() -> None:
     text = tasks.chunk_line(Chunk("draft", 9, 3, "to\nbe"), NOW, START)
     assert text.split() == ["+180.000", "s", "chunk", "draft", "#3", "to", "be"]

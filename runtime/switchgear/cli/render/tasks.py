@@ -114,15 +114,19 @@ def event_table(events: Sequence[TaskEvent], start: datetime) -> RenderableType:
     )
 
 
-def event_lines(event: TaskEvent, start: datetime) -> str:
-    """One event on one line, as it happens; each line that the handler logged on one of its own, before it."""
+def event_lines(event: TaskEvent, start: datetime, *, again: bool = False) -> str:
+    """One event on one line, as it happens; each line that the handler logged on one of its own, before it.
+
+    `again`: it says what the one before said; only what was logged is shown.
+    """
     percent = "" if event.fraction is None else f"{event.fraction:4.0%} "
     parts = f"{words.after(start, event.time):>11}  {event.event:<16} {event.writer:<28} "
     logged = [
         f"{words.after(start, line.time):>11}  {line.level:<16} {words.one_line(line.text)}".rstrip()
         for line in event.lines
     ]
-    return "\n".join([*logged, f"{parts}{percent}{words.one_line(event.detail)}".rstrip()])
+    told = [] if again else [f"{parts}{percent}{words.one_line(event.detail)}".rstrip()]
+    return "\n".join([*logged, *told])
 
 
 def chunk_line(chunk: Chunk[Any], now: datetime, start: datetime) -> str:
