@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, cast
 
 from switchgear.errors import UsageError
-from switchgear.pipelines import template
+from switchgear.pipelines import interpreters, template
 from switchgear.pipelines.document import Document, Path
 from switchgear.pipelines.model import Step
 from switchgear.pipelines.table import STRUCTURE, Table
@@ -23,11 +23,6 @@ _VARIABLE = re.compile(r"(?!self$)[A-Za-z_][A-Za-z0-9_]{0,127}")
 _SPEC = StepSpec()
 _AS_WRITTEN = ("needs", "interpreter", "secrets", "caches", "outputs", "exclude")
 _FILLED = "`run`, `image`, `workdir`, `env`, `stdin` and the sources of mounts"
-_RUNS_C = re.compile(r"(?:ba|da|z|k|mk|a|fi|c|tc)?sh|busybox|python[0-9.]*")
-_RUNS_E = re.compile(r"perl[0-9.]*|ruby[0-9.]*|node|php[0-9.]*")
-_RUNS_OTHERS = re.compile(r"env|exec|flock|nice|nohup|setsid|stdbuf|sudo|time|timeout|xargs")
-_C = re.compile(r"-[A-Za-z]*c.*", re.DOTALL)
-_E = re.compile(r"-[A-Za-z]*[eEpr].*|--(?:eval|print|run)(?:=.*)?", re.DOTALL)
 
 
 def check(table: Table, step: Step) -> None:
@@ -58,7 +53,7 @@ def tell(fault: Callable[..., None], path: Path, attempt: Callable[[], object]) 
 
 
 def argument(document: Document, step: Path, number: int, index: int) -> Path:
-    """Where an argument of the step's so-manieth command stands: `run` is one command, or a list of them."""
+    """Where an argument of the step's command of this number stands: `run` is one command, or a list of them."""
     row = (*step, "run", number)
     return (*row, index) if document.knows((*row, 0)) else (*step, "run", index)
 
@@ -78,37 +73,14 @@ def _check_unfilled(table: Table, path: Path, value: Any) -> None:
 
 
 def _code(table: Table, step: Step) -> Iterator[tuple[Path, str]]:
-    """The texts that are run as code: scripts, what follows a shell's `-c`, what a bare shell reads."""
+    """The texts that are run as code."""
     yield table.at("script"), step.script
     for number, command in enumerate(step.commands):
-        for index in _code_of(command):
+        for index in interpreters.code_of(command):
             yield argument(table.faults.document, table.path, number, index), command[index]
     last = step.commands[-1] if step.commands else ()
-    if last and _flag(last[0]) is not None and all(one.startswith("-") for one in last[1:]):
+    if last and interpreters.reads_code(last):
         yield table.at("stdin"), step.stdin
-
-
-def _code_of(command: tuple[str, ...]) -> Iterator[int]:
-    """Which arguments are code for the interpreter before them."""
-    flag: re.Pattern[str] | None = None
-    expected = False
-    for index, one in enumerate(command):
-        if flag is not None and flag.fullmatch(one):
-            expected = True
-            yield index  # the code may follow without a space
-        elif expected and not one.startswith("-"):
-            yield index
-            return
-        if index == 0 or _RUNS_OTHERS.fullmatch(posixpath.basename(command[0])):
-            flag = _flag(one) or flag
-
-
-def _flag(program: str) -> re.Pattern[str] | None:
-    """What tells this program that code follows; None for one that is no interpreter."""
-    name = posixpath.basename(program)
-    if _RUNS_C.fullmatch(name):
-        return _C
-    return _E if _RUNS_E.fullmatch(name) else None
 
 
 def _no_code(table: Table, path: Path, code: str) -> None:

@@ -180,9 +180,9 @@ def _mount(mounts: Table, path: str) -> Mount:
     if "git" in table and "ref" not in table:
         fix = 'add ref = "a branch, tag or commit"'
         table.faults.key(table.at("git"), STRUCTURE, "a git mount has a ref", fix=fix)
-    for name, owner in (("ref", "git"), ("optional", "artifact")):
-        if name in table and owner not in table:
-            table.faults.key(table.at(name), STRUCTURE, f"{name} is for a mount of {owner}")
+    for name, source in (("ref", "git"), ("optional", "artifact")):
+        if name in table and source not in table:
+            table.faults.key(table.at(name), STRUCTURE, f"{name} is for a mount of {source}")
     return Mount(
         path=path,
         local=table.text("path"),
