@@ -271,6 +271,11 @@ async def test_where_isolation_is_only_preferred_a_step_runs_plain_and_says_so(
     assert "without isolation: bubblewrap is not installed" in lines[0]
 
 
+def full(name: str, flags: int) -> int:
+    del name, flags
+    return os.open("/dev/full", os.O_RDWR)
+
+
 def open_files() -> set[Path]:
     return set(Path("/proc/self/fd").iterdir())
 
@@ -279,7 +284,7 @@ async def test_a_sandbox_that_cannot_be_prepared_leaves_no_file_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     await failure(shell("exit 1"))  # what stays open is open
-    monkeypatch.setattr(os, "memfd_create", lambda *_: os.open("/dev/full", os.O_RDWR))
+    monkeypatch.setattr(os, "memfd_create", full)
     before = open_files()
     await failure(shell("true"))
     assert open_files() == before
