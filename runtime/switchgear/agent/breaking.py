@@ -185,15 +185,19 @@ class Breaking:
 
     def _arm(self) -> None:
         """Look again when more may be pulled: a breaker lets probes through then, or a probe is late."""
-        if self._timer is not None:
-            self._timer.cancel()
         now, due = self._loop.time(), self.guards.due()
         moments = [one.expected for one in self._tries if one.expected > now]
         if due is not None:
             moments.append(now + due.total_seconds())
-        self._timer = self._loop.call_at(min(moments) + _SLACK, self._due) if moments else None
+        at = min(moments, default=None)
+        if at is None or (self._timer is not None and self._timer.when() <= at + _SLACK):
+            return  # one that is due sooner is harmless, and arms anew
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(at + _SLACK, self._due)
 
     def _due(self) -> None:
+        self._timer = None
         self._arm()
         self._stir()
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 from datetime import timedelta
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import pytest
@@ -23,18 +24,23 @@ from switchgear import (
     command,
     step,
 )
-from switchgear.agent.breaking import LONGEST_DELAY
+from switchgear.agent.breaking import LONGEST_DELAY, Breaking
 from switchgear.agent.executing import Executing, guarded
 from switchgear.contract import codec, entries, subjects
 from switchgear.contract.announcement import BreakerState
 from switchgear.contract.queries import Command
 from switchgear.errors import StepFailed
 from switchgear.lifecycle.history import History
+from switchgear.resilience.classify import classify
 from switchgear.steps.executor import Asked
 from switchgear.steps.guard import Guards
 from switchgear.steps.runner import Runner
+from switchgear.testing import virtual_time
 from switchgear.testing.site import Member
 from tests.unit.agent.stage import Gate, Stage, Text, stage, until
+
+if TYPE_CHECKING:
+    from switchgear.agent.feeder import Feeder
 
 ONE_TRY = Retry(max_attempts=1)
 UNDONE = list[str]()
@@ -298,6 +304,32 @@ async def test_a_task_that_was_pulled_as_a_probe_and_does_not_ask_makes_room_for
         await stands(on, "closed")
         gate.open()
         await first.result(Text)
+
+
+async def test_a_pull_just_before_a_look_that_is_due_does_not_put_it_off() -> None:
+    """Two capabilities wait for breakers that let probes through at the same moment."""
+    time = virtual_time.of_running_loop()
+    time.enter()
+    try:
+        agent = Agent("caller", version="1.0.0")
+        agent.breaker("*", msgspec.structs.replace(POLICY, in_a_row=1))
+        breaking = Breaking(agent, classify, lambda: None, seed="1")
+        for name in ("a", "b"):
+            tried = breaking.begin(f"needs-{name}")
+            tried.met.add(name)
+            with pytest.raises(OSError, match="refused"):
+                async with breaking.guards.guard(name):
+                    raise OSError("connection refused")
+            breaking.end(tried)
+        await asyncio.sleep(OPEN_FOR.total_seconds() + 0.0005)
+        looked = asyncio.Event()
+        breaking.feeders["needs-b"] = cast("Feeder", SimpleNamespace(look=looked.set))
+        breaking.begin("needs-a")
+        async with asyncio.timeout(1):
+            await looked.wait()
+        breaking.close()
+    finally:
+        time.leave()
 
 
 async def test_a_service_that_asks_to_wait_is_left_alone_for_so_long() -> None:
