@@ -106,9 +106,22 @@ async def test_stop_asks_first_and_then_kills(watched: Watched) -> None:
     )
     watched.supervisor.start(python("a", stubborn))
     await until(lambda: watched.said("up"))
-    await watched.supervisor.stop(["a"], timedelta(seconds=2))
+    stopping = asyncio.create_task(watched.supervisor.stop(["a"], timedelta(hours=1)))
+    await until(lambda: watched.said("asked"))
     child = watched.supervisor.children["a"]
-    assert watched.said("asked")
+    assert alive(child.pid)
+    watched.supervisor.hurry()
+    await stopping
+    assert (child.state, child.exit_code) == ("ended", -signal.SIGKILL)
+    assert not alive(child.pid)
+
+
+async def test_who_does_not_end_in_time_is_killed(watched: Watched) -> None:
+    stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True)"
+    watched.supervisor.start(python("a", f"{stubborn}\nwhile True: time.sleep(60)"))
+    await until(lambda: watched.said("up"))
+    await watched.supervisor.stop(["a"], timedelta(milliseconds=50))
+    child = watched.supervisor.children["a"]
     assert (child.state, child.exit_code) == ("ended", -signal.SIGKILL)
     assert not alive(child.pid)
 
