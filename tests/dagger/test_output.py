@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from datetime import timedelta
 from pathlib import Path
 
@@ -250,3 +251,15 @@ async def test_a_stream_that_breaks_goes_on_where_it_broke(
     await step.task
     assert step.lines == [out("one"), out("two"), out("three")]
     assert engine.logs.asked > 1
+
+
+async def test_questions_to_a_session_are_in_no_log(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is logged while a step runs goes with its task's lines; httpx tells each request as it would a handler's."""
+    with caplog.at_level(logging.INFO):
+        await bench.run(shell("echo one"))
+        logging.getLogger("httpx").info("HTTP Request: GET https://example.org/ 200")
+    assert [one.getMessage() for one in caplog.records if one.name == "httpx"] == [
+        "HTTP Request: GET https://example.org/ 200"
+    ]

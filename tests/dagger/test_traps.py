@@ -168,6 +168,10 @@ async def test_t15_what_differs_in_each_message_is_cut_off() -> None:
 
     found = dagger_errors.facts(QueryError("exit code: 3 [traceparent:abc-def]"))
     assert found.message == "exit code: 3"
+    found = dagger_errors.facts(
+        OSError("it said 502\nFor more information check: https://x.org/502")
+    )
+    assert found.message == "it said 502"
 
 
 async def test_t15_an_output_of_any_size_comes_back_bounded(bench: Bench) -> None:

@@ -15,6 +15,8 @@ from switchgear.resilience.dagger_failures import DaggerFacts, Finding
 
 _TRACE = re.compile(r"\s*\[traceparent:[^\]]*\]\s*$")
 """Added by the engine to each message, another one each time."""
+_ADVICE = re.compile(r"\s*For more information check: \S+")
+"""Added by httpx: where a status code is explained."""
 _LINKS = 12
 _TEXT = 4000
 """Characters of a message or error output that are looked at."""
@@ -48,7 +50,7 @@ def facts(error: BaseException, *, own: str = "") -> DaggerFacts:
     command = getattr(chain[0], "command", None)
     return DaggerFacts(
         kinds=tuple(kind.__name__ for one in chain for kind in _kinds(one)),
-        message=_TRACE.sub("", message)[-_TEXT:],
+        message=_ADVICE.sub("", _TRACE.sub("", message))[-_TEXT:],
         path=path,
         status=_status(chain),
         exit_code=_number(getattr(chain[0], "exit_code", None)),

@@ -10,12 +10,14 @@ import asyncio
 import base64
 import importlib
 import json
+import logging
+import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from switchgear.steps.executors.dagger_errors import SessionLost
 from switchgear.steps.executors.dagger_output import Output
-from switchgear.steps.executors.dagger_session import CliSession
+from switchgear.steps.executors.dagger_session import CliSession, to_its_end
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 _CLOSING = 2.0
 """Seconds for a client to close its connections."""
 _ANSWER = 4096
+_QUERY = re.compile(r"HTTP Request: POST http://127\.0\.0\.1:\d+/query ")
+"""How httpx logs each question to a session."""
 
 
 class Link:
@@ -138,25 +142,13 @@ class Link:
         self.lose(f"the session's CLI ended: {cli.stderr.strip()[-500:] or 'it said nothing'}")
 
 
-async def to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Await this, also when cancelled, however often; the cancel goes on afterwards. The work must bound itself."""
-    ending, cancelled = asyncio.ensure_future(work), None
-    while not ending.done():
-        try:
-            await asyncio.wait({ending})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled
-    ending.result()
-
-
 async def connect(port: int, token: str) -> tuple[dagger.Client, Any]:
     """A client of its own on this session, and the connection to close in the end. Raises as the SDK."""
     # It takes a second and holds 16,000 generated lines: elsewhere, so that leases are extended meanwhile.
     dagger = await asyncio.to_thread(importlib.import_module, "dagger")
     sessions = importlib.import_module("dagger.client._session")
     configs = importlib.import_module("dagger.client._config")
+    logging.getLogger("httpx").addFilter(_is_no_query)
     connection = sessions.SingleConnection(
         sessions.ConnectParams(port=port, session_token=token), configs.ConnectConfig(retry=None)
     )
@@ -166,6 +158,11 @@ async def connect(port: int, token: str) -> tuple[dagger.Client, Any]:
         await connection.close()
         raise
     return dagger.Client.from_connection(connection), connection
+
+
+def _is_no_query(record: logging.LogRecord) -> bool:
+    """A handler's log, and so its task's lines, are of what it does and not of how a step is run."""
+    return _QUERY.match(record.getMessage()) is None
 
 
 async def probe(port: int, token: str, timeout: float) -> bool:
