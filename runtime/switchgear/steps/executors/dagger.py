@@ -29,7 +29,7 @@ from switchgear.steps.executors.dagger_settings import DaggerSettings
 from switchgear.steps.result import Limits, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import dagger
@@ -143,7 +143,7 @@ class DaggerExecutor:
     async def _try(
         self,
         spec: StepSpec,
-        prepared: Mapping[str, dagger_pipeline.Prepared],
+        prepared: Sequence[dagger_pipeline.Prepared],
         workspace: Workspace,
         lines: Lines,
         *,
@@ -198,11 +198,11 @@ class _Step:
         images: Images,
         spec: StepSpec,
         image: Image,
-        prepared: Mapping[str, dagger_pipeline.Prepared],
+        prepared: Sequence[dagger_pipeline.Prepared],
         workspace: Workspace,
         lines: Lines,
     ) -> None:
-        """`prepared`: of the step, and of each of its services."""
+        """`prepared`: of each of `spec.specs`."""
         self.spec = spec
         self.image = image
         self.workspace = workspace
@@ -229,16 +229,14 @@ class _Step:
         client = link.client
         services = Services(link, self.workspace.key, self._engine.grace)
         try:
-            for service in self.spec.services:
+            own, *others = self._prepared
+            for service, prepared in zip(self.spec.services, others, strict=True):
                 image = dagger_pipeline.resolved(service.spec, self._aliases)
                 theirs = await self._base(link, image)
-                prepared = self._prepared[f"service-{service.name}"]
                 theirs = dagger_pipeline.surround(client, theirs, service.spec, prepared)
                 made = services.add(service, dagger_pipeline.service(theirs, service, self._run))
                 container = container.with_service_binding(service.name, made)
-            container = dagger_pipeline.surround(
-                client, container, self.spec, self._prepared["step"]
-            )
+            container = dagger_pipeline.surround(client, container, self.spec, own)
             after = dagger_pipeline.execution(container, self.spec, self._run)
             await services.start()
             return await services.during(self._executed(after, self._heard(link)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from switchgear.errors import StepFailed
@@ -42,16 +43,16 @@ class Prepared(NamedTuple):
 
 async def prepare(
     spec: StepSpec, workspace: Workspace, known: Mapping[str, str], guards: Guards | None
-) -> dict[str, Prepared]:
-    """Put sources and secrets of the step, and of each of its services, where the session finds them.
+) -> list[Prepared]:
+    """Put sources and secrets of a step and its services where the session finds them, in the order of `spec.specs`.
 
     All of it has the step's time limit. `known`: the CLI's environment; `guards`: what breakers of git hosts are among.
     Raises StepFailed, BreakerOpen, NotFound and ProtocolError for an artifact.
     """
     until = fetching.due(spec)
-    wanted = {"step": spec, **{f"service-{one.name}": one.spec for one in spec.services}}
-    return {
-        whose: Prepared(
+    names = ("step", *(f"service-{one.name}" for one in spec.services))
+    return [
+        Prepared(
             tuple(
                 [
                     await _placed(mount, f"{whose}-mount-{number}", workspace, guards, until)
@@ -60,23 +61,19 @@ async def prepare(
             ),
             _secrets(one, workspace, known, whose),
         )
-        for whose, one in wanted.items()
-    }
+        for whose, one in zip(names, spec.specs, strict=True)
+    ]
 
 
 async def _placed(
     mount: Mount, name: str, workspace: Workspace, guards: Guards | None, until: float | None
 ) -> str:
     """Where the host has the source; a host of commits is asked under its breaker."""
+    place = partial(fetching.place, mount, name, workspace, until)
     host = fetching.git_host(mount.source) if isinstance(mount.source, Git) else ""
-    dependency = f"git:{host}" if host else ""
-
-    async def place() -> str:
-        return await fetching.place(mount, name, workspace, until)
-
-    if guards is None or not dependency:
+    if guards is None or not host:
         return await place()
-    return await guards.around([dependency], place)
+    return await guards.around([f"git:{host}"], place)
 
 
 def _secrets(
