@@ -13,7 +13,7 @@ import shutil
 import signal
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from switchgear.steps.executors.dagger_errors import SessionFailed
@@ -21,6 +21,8 @@ from switchgear.steps.executors.dagger_settings import PORT, RUNNER, TOKEN
 from switchgear.steps.tail import Tail
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from switchgear.steps.executors.dagger_settings import DaggerSettings
 
 STDERR = 8 * 1024
@@ -113,11 +115,11 @@ class CliSession:
         await self.kill()
 
     async def kill(self) -> None:
-        """End it now, with all that it started, and reap it; a cancel does not interrupt this."""
+        """End it now, with all that it started, and reap it, also when cancelled."""
         if self.alive:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-        await asyncio.shield(asyncio.ensure_future(self._reap()))
+        await to_its_end(self._reap())
 
     async def _reap(self) -> None:
         with suppress(TimeoutError):
@@ -157,6 +159,19 @@ class CliSession:
         assert stream is not None
         while data := await stream.read(_LINE):
             tail.feed(data)
+
+
+async def to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await this, also when cancelled, however often; the cancel goes on afterwards. The work must bound itself."""
+    ending, cancelled = asyncio.ensure_future(work), None
+    while not ending.done():
+        try:
+            await asyncio.wait({ending})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    ending.result()
 
 
 def environment(settings: DaggerSettings) -> dict[str, str]:
