@@ -36,8 +36,8 @@ def check(step: Step, spec: StepSpec, allowed: Roots) -> None:
         return
     for path in _led_to(step, spec):
         if not _within(os.path.realpath(path), allowed):
-            known = ", ".join(allowed) or "none is set"
-            raise CannotEvaluate(f"tasks may not lead to {path} on this host, only to: {known}")
+            known = f"only to: {', '.join(allowed)}" if allowed else "its agent has no host_paths"
+            raise CannotEvaluate(f"tasks may not lead to {path} on this host, {known}")
 
 
 def _led_to(step: Step, spec: StepSpec) -> Iterator[str]:

@@ -45,7 +45,7 @@ def test_a_value_leads_to_no_other_directory(step: str, to: str, tmp_path: Path)
     it = f"{mine}{to}" if to else "/etc"
     with pytest.raises(CannotEvaluate, match=f"only to: {mine}"):
         check(step, mine, it=it)
-    with pytest.raises(CannotEvaluate, match="only to: none is set"):
+    with pytest.raises(CannotEvaluate, match="its agent has no host_paths"):
         check(step, it=it)
 
 
