@@ -1,7 +1,7 @@
 """Takes tasks out of the read model that retention has deleted from the ledger (rule 18).
 
-A deletion leaves no entry to follow. But the broker counts terminal entries: where it has fewer of them than the file,
-the difference has been deleted, and is looked for from the oldest on.
+A deletion leaves no entry to follow. But the broker counts subjects that end tasks: where it has fewer of them than the
+file, the difference has been deleted, and is looked for from the oldest on.
 """
 
 from __future__ import annotations

@@ -44,11 +44,14 @@ ON CONFLICT (number) DO UPDATE SET
 _PUT_MOMENT = "INSERT INTO moments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _PUT_DECISION = "INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _FIND_TASK = "SELECT number, state, row FROM tasks WHERE owner = ? AND id = ? AND capability = ?"
-_ENDS = (
-    "moments INDEXED BY moments_ending"
-    f" WHERE event IN ({', '.join(repr(event) for event in sorted(subjects.TERMINAL))})"
-)
-_COUNT_ENDS = f"SELECT count(*) FROM {_ENDS}"  # noqa: S608 - a constant, as below
+_ENDING = f"event IN ({', '.join(repr(event) for event in sorted(subjects.TERMINAL))})"
+_ENDS = f"moments INDEXED BY moments_ending WHERE {_ENDING}"
+_REPEATED = f"""
+moments AS one INDEXED BY moments_ending_void WHERE {_ENDING} AND void <> '' AND EXISTS (
+    SELECT 1 FROM moments WHERE number = one.number AND event = one.event
+    AND (void = '' OR sequence < one.sequence))
+"""  # noqa: S608 - a constant, as below
+_COUNT_ENDS = f"SELECT (SELECT count(*) FROM {_ENDS}) - (SELECT count(*) FROM {_REPEATED})"  # noqa: S608
 _FIND_ENDS = f"SELECT sequence, number FROM {_ENDS} AND sequence > ? ORDER BY sequence LIMIT ?"  # noqa: S608
 _DELETE_VOID = "DELETE FROM moments WHERE sequence = ?"
 _FIND_KEPT = (
@@ -142,7 +145,7 @@ class Index:
                 raise
 
     def count_ends(self) -> int:
-        """How many terminal entries stand in the file."""
+        """How many terminal entries stand in the file; those of one task and event count once."""
         with self._lock:
             return int(self._connection.execute(_COUNT_ENDS).fetchone()[0])
 

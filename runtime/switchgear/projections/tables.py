@@ -15,7 +15,7 @@ from switchgear import errors
 if TYPE_CHECKING:
     from pathlib import Path
 
-VERSION = 4
+VERSION = 5
 """Layout of the tables and meaning of the rows: raise it with any change of either."""
 _APPLICATION = 0x53_47_48_31
 """Marks the file as ours, so that a mistyped path never empties somebody else's database."""
@@ -70,6 +70,8 @@ CREATE TABLE moments (
 CREATE INDEX moments_by_task ON moments (number);
 CREATE INDEX moments_ending ON moments (sequence, number)
     WHERE event IN ('cancelled', 'completed', 'dead', 'expired', 'rejected');
+CREATE INDEX moments_ending_void ON moments (number, event, sequence)
+    WHERE event IN ('cancelled', 'completed', 'dead', 'expired', 'rejected') AND void <> '';
 CREATE TABLE kept (
     sequence INTEGER PRIMARY KEY,
     number INTEGER NOT NULL,

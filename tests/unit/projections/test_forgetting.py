@@ -38,7 +38,8 @@ class DeletingLedger:
         assert subject_filter in subjects.TERMINAL_FILTERS
         event = subject_filter.rsplit(".", 1)[1]
         await asyncio.sleep(0)
-        return sum(one.subject.endswith(f".{event}") for one in self.held.values())
+        subjects_held = {one.subject for one in self.held.values()}
+        return sum(one.endswith(f".{event}") for one in subjects_held)
 
     async def entry(self, sequence: int) -> Stored | None:
         self.looks += 1
@@ -124,6 +125,22 @@ async def test_tasks_that_end_while_it_counts_start_no_search(index: Index) -> N
     ledger = Busy(feed)
     assert await Forgetting(cast("Ledger", ledger), index).once() == 0
     assert ledger.looks == 0
+
+
+async def test_ends_that_raw_clients_repeat_start_no_search(index: Index) -> None:
+    """The broker counts subjects: entries of one task and event count once."""
+    feed = Feed()
+    finished(feed, "t1", "t2")
+    for task in (feed.task("t1"), feed.task("open")):
+        task.raw("completed")
+        task.raw("completed")
+        task.raw("dead")
+    index.apply(feed.stored)
+    ledger = DeletingLedger(feed)
+    assert await Forgetting(cast("Ledger", ledger), index).once() == 0
+    assert ledger.looks == 0
+    ledger.delete(feed.task("t1").scope)
+    assert await Forgetting(cast("Ledger", ledger), index).once() == 4
 
 
 async def test_the_search_ends_with_the_last_one_that_is_missing(
