@@ -163,13 +163,10 @@ class ProcessExecutor:
             on_line("stderr", f"switchgear: {_PLAIN}: {why_plain}")
         secrets = {one.name: workspace.secret(one) for one in spec.secrets}
         streams = spawning.Streams(spec.output_limit, on_line, secrets.values())
-        until = fetching.due(spec)
-        mounts = await fetching.places(spec, workspace, until)
+        mounts = await fetching.places(spec, workspace, fetching.due(spec))
         async with (
             caching.opened(spec.caches, self._cache_root(), workspace) as caches,
-            process_services.opened(
-                spec, workspace, self._settings, self._environ, until
-            ) as beside,
+            process_services.opened(spec, workspace, self._settings, self._environ) as beside,
         ):
             try:
                 given = beside.joined(self._given(spec, workspace, mounts, caches, secrets))

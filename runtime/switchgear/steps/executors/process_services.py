@@ -79,11 +79,10 @@ async def opened(
     workspace: Workspace,
     settings: StepSettings,
     environ: Mapping[str, str],
-    until: float | None,
 ) -> AsyncGenerator[Beside]:
     """The services of a step as long as this is entered; all that name ports listen.
 
-    `until`: when what they mount must be there, by the loop's clock. Raises StepFailed, and as `fetching.place`.
+    What they mount must come within the step's time limit. Raises StepFailed, and as `fetching.place`.
     """
     if not spec.services:
         yield serving.Beside(workspace.key, {})
@@ -93,6 +92,7 @@ async def opened(
     hosts.write_text("".join(f"127.0.0.1 {name}\n" for name in names), "ascii")
     async with AsyncExitStack() as stack:
         shared = await _network(workspace.key, stack)
+        until = fetching.due(spec)
         served = [
             await _served(one, shared, str(hosts), workspace, settings, environ, until)
             for one in spec.services
