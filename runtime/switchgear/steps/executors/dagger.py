@@ -90,7 +90,7 @@ class DaggerExecutor:
             return Unsupported(
                 feature="the programs of the agent's host",
                 why="an engine runs images only",
-                fix="begin the step with container(image)",
+                fix="begin it with container(image), or set SWITCHGEAR_ENGINE_IMAGE",
             )
         lacking = _lacking(spec, strict=self._engine.strict_network)
         return lacking or next(filter(None, map(self._missing, spec.specs)), None)
