@@ -29,15 +29,12 @@ class Around(Surroundings):
     @contextmanager
     def aside(self, wanted: timedelta) -> Generator[timedelta]:
         """No time of the attempt passes, nothing stalls; half of the task's time until its deadline is left."""
-        run, deadline = self._run, self._run.task.deadline
-        now = run.attempt.clock.now()
-        left = wanted if deadline is None else max((deadline - now) / 2, timedelta(0))
         moving = asyncio.ensure_future(self._move())
-        run.limit.pause(self)
+        self._run.limit.pause(self)
         try:
-            yield min(wanted, left)
+            yield min(wanted, max(self._run.left() / 2, timedelta(0)))
         finally:
-            run.limit.resume(self)
+            self._run.limit.resume(self)
             moving.cancel()
 
     async def _move(self) -> None:

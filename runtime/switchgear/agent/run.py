@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec.structs import replace
@@ -19,7 +20,7 @@ from switchgear.agent.task_info import TaskInfo
 from switchgear.resilience.classify import classify
 
 if TYPE_CHECKING:
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
     from switchgear.agent.attempt import Attempt
     from switchgear.agent.settings import WorkerSettings
@@ -147,6 +148,11 @@ class Run:
         """Whether an earlier run was suspended while it waited for this child, or these children."""
         earlier = self.recording.records.begun.get(key)
         return earlier is not None and earlier.task == task
+
+    def left(self) -> timedelta:
+        """The time until the task's deadline; without one the longest that there is."""
+        deadline = self.task.deadline
+        return timedelta.max if deadline is None else deadline - self.attempt.clock.now()
 
     def since(self, key: str, task: str) -> datetime:
         """When the wait for this child, or these children, began: in an earlier run, or now."""

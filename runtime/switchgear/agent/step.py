@@ -30,11 +30,6 @@ _OPTIONS = "__switchgear_step__"
 ONCE = Retry(max_attempts=1)
 
 
-def _without_end() -> float:
-    """Seconds that are left where there is no deadline."""
-    return float("inf")
-
-
 class StepOptions(NamedTuple):
     """How a step function is run."""
 
@@ -88,7 +83,7 @@ async def run_step(
     seed: str = "",
     judge: Judge = classify,
     guards: Guards | None = None,
-    left: Callable[[], float] = _without_end,
+    left: Callable[[], timedelta] = lambda: timedelta.max,
 ) -> Ran:
     """Run a step function, repeated by its own policy; its result as the codec gives it back.
 
@@ -114,12 +109,12 @@ async def perform(
     seed: str = "",
     judge: Judge = classify,
     guards: Guards | None = None,
-    left: Callable[[], float] = _without_end,
+    left: Callable[[], timedelta] = lambda: timedelta.max,
 ) -> tuple[Any, int]:
     """Call a step function, repeated by its own policy; returns what it returns, and the number of retries.
 
     A sync function runs in a thread; `seed` sets how long it waits between tries, at least as long as the failed side
-    asks; `judge` says what its exceptions mean. Without `guards` no breaker is asked. `left`: seconds until the task's
+    asks; `judge` says what its exceptions mean. Without `guards` no breaker is asked. `left`: the time until the task's
     deadline; no try is waited for that would come after it. Raises StepFailed for what the function raised,
     BreakerOpen where a try is refused.
     """
@@ -142,7 +137,7 @@ async def perform(
             policy = options.retry.of(failure.error_class)
             pause = _pause(policy, failure, failures, f"{seed}/{failures}")
             again = repeatable(failure, idempotent=options.idempotent)
-            again = again and pause is not None and pause < left()
+            again = again and pause is not None and pause < left().total_seconds()
             if not again or failure.error_class not in policy.on or failures >= policy.max_attempts:
                 if isinstance(error, SwitchgearError):
                     raise

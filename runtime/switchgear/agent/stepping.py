@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -57,7 +56,7 @@ async def step(run: Run, key: str, fn: Callable[..., Any], args: Any, kwargs: An
                 seed=seed,
                 judge=services.judge,
                 guards=services.guards,
-                left=partial(_left, run),
+                left=run.left,
             )
         except SwitchgearError as error:
             await _failed(run, key, "step", digest, error, began)
@@ -75,14 +74,6 @@ async def step(run: Run, key: str, fn: Callable[..., Any], args: Any, kwargs: An
             ran=Ran("function", retries=ran.retries),
         )
         return ran.value
-
-
-def _left(run: Run) -> float:
-    """Seconds until the task's deadline."""
-    deadline = run.task.deadline
-    if deadline is None:
-        return float("inf")
-    return (deadline - run.attempt.clock.now()).total_seconds()
 
 
 async def command(run: Run, key: str, spec: StepSpec) -> RunResult:
