@@ -166,7 +166,8 @@ async def test_only_a_step_that_pulls_says_that_its_task_needs_the_registry(guar
         token = MET.set(met)
         await guarded.run(shell("true"))
         MET.reset(token)
-    assert (first, second) == ({"dagger", HOST}, {"dagger"})
+    assert "dagger" in second
+    assert first == {*second, HOST}
 
 
 @pytest.mark.parametrize(
@@ -258,7 +259,8 @@ async def test_archives_have_no_registry(guarded: Bench, guards: Guards, engine:
     archive = engine.folder / "image.tar"
     archive.write_bytes(b"any")
     await guarded.run(shell("true", f"oci:{archive}"))
-    assert [one.dependency for one in guards.snapshot(SYSTEM.now())] == ["dagger"]
+    asked = {one.dependency for one in guards.snapshot(SYSTEM.now())}
+    assert not any(one.startswith("registry:") for one in asked)
 
 
 # --- git hosts

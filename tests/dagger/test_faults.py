@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 from datetime import timedelta
@@ -11,6 +12,10 @@ from typing import Any
 
 import pytest
 
+from switchgear.clock import SYSTEM
+from switchgear.errors import Unavailable
+from switchgear.steps import packing, shortage
+from switchgear.steps.guard import Guards
 from switchgear.steps.spec import StepSpec
 from tests.dagger.conftest import MakeBench
 from tests.dagger.engine import Engine, Fault, error
@@ -254,11 +259,11 @@ QUERIES: list[tuple[str, StepSpec, str, str, bool]] = [
     ("fork: cannot allocate memory", shell("true"), "resource", "dagger", False),
     ("open /x: too many open files", shell("true"), "resource", "dagger", False),
     ("mkdir /x: read-only file system", shell("true"), "resource", "dagger", False),
-    ("bound service db exited before the container", shell("true"), "step", "", True),
+    ("bound service db exited before the container", shell("true"), "step", "", False),
     ('secret env var not found: "X..."', shell("true"), "invalid", "", True),
     ("context canceled", shell("true"), "transient", "dagger", False),
-    ("panic while resolving Container.withExec: nil map", shell("true"), "bug", "", True),
-    ("something that nobody has seen", shell("true"), "invalid", "", True),
+    ("panic while resolving Container.withExec: nil map", shell("true"), "bug", "", False),
+    ("something that nobody has seen", shell("true"), "invalid", "", False),
 ]
 
 
@@ -376,3 +381,108 @@ async def test_a_closing_session_that_loses_outputs_is_no_reason_to_run_again(
     spec = shell("head -c 5000000 /dev/zero >big").workdir("/tmp/w").output("big", "big")
     failed = await bench.failure(spec)
     assert (engine.host.started, failed.outcome_known) == (1, False)
+
+
+class Lost:
+    """A store in which nothing can be put."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    async def __call__(self, data: bytes) -> str:
+        del data
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "error_class", "dependency"),
+    [
+        (Unavailable("the broker is away"), "transient", "nats"),
+        (OSError(errno.ENOSPC, "full"), "resource", "resource:disk"),
+        (ValueError("odd"), "transient", ""),
+    ],
+    ids=repr,
+)
+async def test_outputs_that_the_store_does_not_take_leave_the_outcome_unknown(
+    bench: Bench,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    error_class: str,
+    dependency: str,
+) -> None:
+    monkeypatch.setattr(bench.store, "put", Lost(error))
+    spec = shell("echo it >x").workdir("/tmp/w").output("x", "x")
+    failed = await bench.failure(spec)
+    assert (failed.error_class, failed.dependency) == (error_class, dependency)
+    assert (engine.host.started, failed.outcome_known) == (1, False)
+    await well(bench)
+
+
+async def test_an_output_that_is_missing_is_no_reason_to_run_the_commands_again(
+    bench: Bench,
+) -> None:
+    failed = await bench.failure(shell("true").workdir("/tmp/w").output("x", "x"))
+    assert (failed.error_class, failed.outcome_known) == ("step", False)
+
+
+# --- the agent's own disk
+
+
+class Filling:
+    """A disk that takes so many more writes."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def __call__(self, directory: Path) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise OSError(errno.ENOSPC, "No space left on device", str(directory))
+
+
+@pytest.mark.parametrize(("left", "known", "started"), [(0, True, 0), (1, False, 1)])
+async def test_a_full_disk_of_the_agent_is_not_the_engines(
+    make_bench: MakeBench,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    left: int,
+    known: bool,  # noqa: FBT001
+    started: int,
+) -> None:
+    """Before the step begins, and where the engine cannot hand out what it left."""
+    guards = Guards({}, monotonic=lambda: 0.0, dice=lambda: 0.0)
+    bench = make_bench(guards=guards)
+    monkeypatch.setattr(shortage, "ensure_room", Filling(left))
+    body = error("write /x: no space left on device", "container", "file", "export")
+    engine.faults.append(Fault("answer", contains="export", body=body))
+    failed = await bench.failure(shell("echo it >x").workdir("/tmp/w").output("x", "x"))
+    assert (failed.error_class, failed.dependency) == ("resource", "resource:disk")
+    assert (engine.host.started, failed.outcome_known) == (started, known)
+    rates = {one.dependency: one.failure_rate for one in guards.snapshot(SYSTEM.now())}
+    assert (rates["resource:disk"], rates["dagger"]) == (1.0, 0.0)
+
+
+async def test_a_disk_that_is_full_only_for_the_engine_is_the_engines(
+    bench: Bench, engine: Engine
+) -> None:
+    body = error("write /x: no space left on device", "container", "file", "export")
+    engine.faults.append(Fault("answer", contains="export", body=body))
+    failed = await bench.failure(shell("echo it >x").workdir("/tmp/w").output("x", "x"))
+    assert (failed.error_class, failed.dependency) == ("resource", "dagger")
+    assert not failed.outcome_known
+
+
+async def test_an_artifact_that_finds_no_room_on_the_agents_disk_is_not_invalid(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        no_room = OSError(errno.ENOSPC, "No space left on device")
+        raise packing.Unpackable("artifact x: no space") from no_room
+
+    packed = packing.packed(b"it", "x")
+    await bench.store.put(packed.data)
+    monkeypatch.setattr(packing, "unpack", full)
+    failed = await bench.failure(shell("true").mount("/x", packed.artifact))
+    assert (failed.error_class, failed.dependency) == ("resource", "resource:disk")
+    assert failed.outcome_known

@@ -133,3 +133,15 @@ async def test_a_pull_that_is_denied_falls_back(bench: Bench, engine: Engine) ->
     assert result.executor == "process"
     assert decision.executor == "process"
     assert "SG1503" in decision.fell_back
+
+
+async def test_a_step_whose_outputs_were_lost_is_not_run_elsewhere(
+    bench: Bench, engine: Engine
+) -> None:
+    """It did its work in the engine: there is no mesh here that keeps what it left."""
+    spec = command("sh", "-c", "echo it > x").workdir("/tmp/w").output("x", "x")
+    result, decision = await run(bench, RolloutRule(mode="fallback"), spec)
+    assert isinstance(result, StepFailed)
+    assert not result.outcome_known
+    assert (decision.executor, decision.fell_back) == ("dagger", "")
+    assert engine.host.started == 1

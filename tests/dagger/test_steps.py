@@ -11,6 +11,7 @@ import pytest
 from switchgear import ids
 from switchgear.contract.artifact import Artifact
 from switchgear.errors import Unavailable
+from switchgear.resilience.classes import MEMORY, RESOURCES
 from switchgear.steps.spec import command, container
 from tests.dagger.conftest import MakeBench
 from tests.dagger.engine import Engine
@@ -192,8 +193,8 @@ async def test_a_store_that_takes_no_output_is_no_fault_of_the_engine(
         raise Unavailable("the broker is away") from TimeoutError()
 
     monkeypatch.setattr(bench.store, "put", away)
-    with pytest.raises(Unavailable):
-        await bench.run(shell("echo x >f").workdir("/tmp/w").output("f", "f"))
+    failed = await bench.failure(shell("echo x >f").workdir("/tmp/w").output("f", "f"))
+    assert (failed.error_class, failed.dependency) == ("transient", "nats")
     assert (await bench.run(shell("true"))).exit_code == 0
     assert engine.opened == 1
 
@@ -256,10 +257,14 @@ async def test_an_image_without_a_shell_is_named_as_the_reason(
     assert "install the program" in failed.fix
 
 
-async def test_a_whole_step_depends_on_the_engine_alone(bench: Bench) -> None:
-    """Its registries and git hosts are needed only while it is made ready."""
+async def test_a_whole_step_depends_on_the_engine_and_on_what_its_session_takes_of_the_host(
+    bench: Bench,
+) -> None:
+    """Its registries and git hosts are needed only while it is made ready, and its memory is the engine's."""
     spec = shell("true").service("db", container("postgres:16").exec("postgres"))
-    assert bench.executor.dependencies(spec) == ("dagger",)
+    own = set(RESOURCES) - {MEMORY}
+    assert bench.executor.dependencies(spec)[0] == "dagger"
+    assert set(bench.executor.dependencies(spec)[1:]) == own
 
 
 async def test_a_cancelled_step_leaves_no_process(bench: Bench, engine: Engine) -> None:

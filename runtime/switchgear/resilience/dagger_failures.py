@@ -84,7 +84,7 @@ _SETTINGS = Finding(
     fatal=True,
     before_run=True,
 )
-_BUG = Finding(Verdict("bug", retryable=False))
+_BUG = Finding(Verdict("bug", retryable=False, outcome_known=False))
 _CANCELLED = Finding(Verdict("cancelled", retryable=False))
 
 _SESSION_TEXT = re.compile(
@@ -143,6 +143,12 @@ def dagger_finding(facts: DaggerFacts, *, registry: str = "") -> Finding:
     return _BUG
 
 
+def not_begun(finding: Finding) -> Finding:
+    """The same for whoever knows that no command had begun."""
+    verdict = finding.verdict._replace(outcome_known=True)
+    return finding._replace(before_run=True, verdict=verdict)
+
+
 def dagger_verdict(facts: DaggerFacts, *, registry: str = "") -> Verdict:
     """As `dagger_finding`, for whoever has no session to think of."""
     return dagger_finding(facts, registry=registry).verdict
@@ -151,7 +157,8 @@ def dagger_verdict(facts: DaggerFacts, *, registry: str = "") -> Verdict:
 def _of_command(facts: DaggerFacts) -> Finding:
     """A command ended: the engine is well."""
     if not facts.own_command:
-        return Finding(Verdict("step", fix="read the error output of the service, which ended"))
+        fix = "read the error output of the service, which ended"
+        return Finding(Verdict("step", outcome_known=False, fix=fix))
     if facts.exit_code == 1 and NO_PROGRAM in facts.stderr:
         fix = "install the program into the image, or name its path there"
         return Finding(Verdict("invalid", retryable=False, fix=fix), before_run=True)
@@ -166,7 +173,8 @@ def _of_query(facts: DaggerFacts, registry: str) -> Finding:
     if _SHUTDOWN_TEXT.search(text):
         return _CUT
     if _SERVICE_TEXT.search(text):
-        return Finding(Verdict("step", fix="read the output of the service that the step uses"))
+        fix = "read the output of the service that the step uses"
+        return Finding(Verdict("step", outcome_known=not ran, fix=fix))
     if _SECRET_TEXT.search(text):
         fix = "set the secret where the agent runs"
         return Finding(Verdict("invalid", retryable=False, fix=fix), before_run=True)
@@ -177,7 +185,8 @@ def _of_query(facts: DaggerFacts, registry: str) -> Finding:
         return _of_pull(text, registry)
     if "context canceled" in text:
         return Finding(Verdict("transient", outcome_known=not ran, dependency=DAGGER))
-    return _BUG if "panic while resolving" in text else _MISUSE
+    found = _BUG if "panic while resolving" in text else _MISUSE
+    return found._replace(verdict=found.verdict._replace(outcome_known=not ran))
 
 
 def _of_pull(text: str, registry: str) -> Finding:

@@ -63,8 +63,9 @@ class Executor(Protocol):
         """Run it to its end; whatever ends this call, nothing of the step runs on.
 
         An exit code is an outcome, expected or not, unless it is known to be the host's doing, as when the kernel
-        kills for want of memory. Raises StepFailed for that and for all else, with its error_class, the dependency
-        that failed, and `outcome_known=False` where the commands may have run.
+        kills for want of memory. Raises StepFailed for that and for all else, with its error_class and the dependency
+        that failed. Sets `workspace.in_doubt` while commands may have taken effect: what it raises then, whatever it
+        is, has an unknown outcome.
         """
         ...
 

@@ -128,7 +128,7 @@ class RolloutPlan:
             try:
                 return await run_on(fallback)
             except StepFailed as second:
-                if second.error_class != "invalid":
+                if second.error_class != "invalid" or not second.outcome_known:
                     raise
                 # It cannot run there at all, such as an image as a process: the first failure is the one to mend.
                 _tell(replace(choice.decision, fell_back=f"{why}; {second.what}"[: 10 * _SHOWN]))

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from switchgear.errors import StepFailed, UsageError
+from switchgear.resilience.classify import verdict
 from switchgear.resilience.process_failures import process_end, process_verdict
+from switchgear.steps import shortage
 from switchgear.steps.executor import Asked
+from switchgear.steps.guard import UNGUARDED
 from switchgear.steps.result import RunResult
 from switchgear.steps.workspace import Workspace
 
@@ -118,9 +121,20 @@ class Runner:
             )
 
         async def execute() -> Outcome:
-            async with Workspace(asked.key, blobs=blobs, environ=self._environ) as workspace:
-                outcome = await executor.execute(asked.spec, on_line=on_line, workspace=workspace)
-                return replace(outcome, notes=(*outcome.notes, *workspace.notes))
+            workspace = Workspace(asked.key, blobs=blobs, environ=self._environ)
+            try:
+                async with workspace:
+                    if not UNGUARDED.get():  # what is undone may be what filled the disk
+                        shortage.ensure_room(workspace.directory)
+                    outcome = await executor.execute(
+                        asked.spec, on_line=on_line, workspace=workspace
+                    )
+            except Exception as error:
+                failed = _of_step(asked, error, in_doubt=workspace.in_doubt)
+                if failed is None:
+                    raise
+                raise failed from error
+            return replace(outcome, notes=(*outcome.notes, *workspace.notes))
 
         try:
             return await self._guard(asked, executor.dependencies(asked.spec), execute)
@@ -154,6 +168,33 @@ async def _unguarded(
     return await execute()
 
 
+def _of_step(asked: Asked, error: Exception, *, in_doubt: bool) -> StepFailed | None:
+    """The error of the step that this one means; None: it stays what it is.
+
+    `in_doubt`: its commands may have taken effect. Whatever fails then, such as to keep what they left, is no reason to
+    run them again.
+    """
+    found = shortage.found_in(error, asked.spec)
+    if found is not None:
+        return shortage.failure(asked.key, found, error, outcome_known=not in_doubt)
+    if not in_doubt:
+        return None
+    if isinstance(error, StepFailed):
+        error.outcome_known = False
+        return None
+    known = verdict(error)
+    return StepFailed(
+        f"step {asked.key} ran, and then something else failed",
+        key=asked.key,
+        error_class=known.error_class,
+        outcome_known=False,
+        dependency=known.dependency,
+        retry_after=known.retry_after,
+        why=f"{type(error).__name__}: {error}",
+        fix=getattr(error, "fix", "") or known.fix,
+    )
+
+
 def judge(asked: Asked, outcome: Outcome) -> RunResult:
     """The result, if the step ended as its spec expects; raises the StepFailed that it means otherwise. Pure."""
     if outcome.timed_out or outcome.exit_code not in asked.spec.exit_codes:
@@ -175,12 +216,12 @@ def judge(asked: Asked, outcome: Outcome) -> RunResult:
 
 def _failure(spec: StepSpec, key: str, outcome: Outcome) -> StepFailed:
     tail = outcome.stderr.strip()[-_WHY:]
-    verdict = process_verdict(outcome.exit_code, timed_out=outcome.timed_out)
+    found = process_verdict(outcome.exit_code, timed_out=outcome.timed_out)
     if outcome.timed_out:
         what = f"step {key} ran longer than its limit of {spec.time_limit}"
     else:
         what = f"step {key} {process_end(outcome.exit_code)}"
-    if verdict.error_class == "resource":
+    if found.error_class == "resource":
         tail = tail or "somebody killed it; the kernel does so when memory ends"
     failed = StepFailed(
         what,
@@ -188,12 +229,12 @@ def _failure(spec: StepSpec, key: str, outcome: Outcome) -> StepFailed:
         exit_code=outcome.exit_code,
         stdout=outcome.stdout,
         stderr=outcome.stderr,
-        error_class=verdict.error_class,
-        outcome_known=verdict.outcome_known,
-        dependency=verdict.dependency,
+        error_class=found.error_class,
+        outcome_known=found.outcome_known,
+        dependency=found.dependency,
         idempotent=spec.repeatable,
         why=tail,
-        fix="; ".join(filter(None, (verdict.fix, *outcome.notes))),
+        fix="; ".join(filter(None, (found.fix, *outcome.notes))),
     )
     failed.executor, failed.isolation = outcome.executor, outcome.isolation
     return failed

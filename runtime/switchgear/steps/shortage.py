@@ -1,8 +1,8 @@
 """What the host of a step ran out of, told from what is the step's own doing: what its breakers are asked to count.
 
-Above: the process executor. Below: the tables of `resilience.os_failures`. What a step's own limits refuse it is its
-own failure: a program that may have no more memory, files or processor time ends by itself, or by a signal that the
-kernel sends for that limit.
+Above: the runner and the executors. Below: the tables of `resilience.os_failures`. What a step's own limits refuse it
+is its own failure: a program that may have no more memory, files or processor time ends by itself, or by a signal that
+the kernel sends for that limit.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def found_in(error: BaseException, spec: StepSpec) -> Verdict | None:
         if one is None:
             return None
         found = shortage(one) or _told(one, spec)
-        if found is not None:
-            return found
+        if found is not None or (isinstance(one, StepFailed) and one.dependency):
+            return found  # whoever named what failed has looked
         one = one.__cause__ or one.__context__
     return None
 

@@ -52,6 +52,8 @@ class Workspace:
         self._lock: int | None = None
         self._secrets: dict[str, str] = {}
         """Names by text: those of a service are others than the step's of that name."""
+        self.in_doubt = False
+        """Whether commands of the step may have taken effect that no exit code tells of: set by its executor."""
         self.notes: list[str] = []
         """What a reader of the result should know of what was kept."""
 
@@ -127,6 +129,15 @@ class Workspace:
             self.notes.append(f"the output {name} holds the text of the secret {secret}")
         await self._store().put(packed.data)
         return packed.artifact
+
+    def missing(self, name: str, path: str) -> StepFailed:
+        """The error of a step that did not write this output."""
+        return StepFailed(
+            f"step {self.key} left no output {name}",
+            key=self.key,
+            why=f"there is neither a file nor a directory at {path}",
+            fix="write it, or change .output()",
+        )
 
     def _store(self) -> Blobs:
         if self._blobs is None:

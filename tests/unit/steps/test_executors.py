@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from switchgear.errors import StepFailed
+from switchgear.errors import StepFailed, Unavailable, UsageError
+from switchgear.resilience.classify import verdict
 from switchgear.steps.executor import Asked, Health, OnLine, RunOn, Unsupported
 from switchgear.steps.result import Outcome
 from switchgear.steps.runner import Runner
@@ -23,7 +25,8 @@ class Recording:
         self.name = name
         self.ran: list[StepSpec] = []
         self.closed = False
-        self.raises: StepFailed | None = None
+        self.raises: Exception | None = None
+        self.in_doubt = False
         self._code = code
         self._lacking = lacking
 
@@ -41,6 +44,7 @@ class Recording:
         del on_line
         assert workspace.directory.is_dir()
         self.ran.append(spec)
+        workspace.in_doubt = self.in_doubt
         if self.raises is not None:
             raise self.raises
         return Outcome(
@@ -168,3 +172,42 @@ async def test_what_a_dead_agent_left_is_removed_and_what_lives_is_kept(tmp_path
         forget_dead(tmp_path)
         left = {path.name for path in tmp_path.iterdir()}  # noqa: ASYNC240 - a look
         assert left == {"other", "sg-step-young", living.directory.name}
+
+
+@pytest.mark.parametrize(
+    ("error", "error_class", "dependency"),
+    [
+        (Unavailable("the store is full", retry_after=7.0), "transient", "nats"),
+        (StepFailed("too large", key="it", error_class="invalid"), "invalid", ""),
+        (OSError(errno.ENOSPC, "full"), "resource", "resource:disk"),
+        (ValueError("odd"), "transient", ""),
+        (UsageError("no mesh"), "bug", ""),
+    ],
+    ids=repr,
+)
+async def test_what_fails_once_commands_have_begun_leaves_their_outcome_unknown(
+    error: Exception, error_class: str, dependency: str
+) -> None:
+    """Whatever it is: that their outputs were not kept is no reason to run them again."""
+    executor = Recording("process")
+    executor.raises, executor.in_doubt = error, True
+    with pytest.raises(StepFailed) as caught:
+        await Runner([executor]).run(Asked(HOST, "it"))
+    failed = caught.value
+    assert (failed.error_class, failed.dependency) == (error_class, dependency)
+    assert (failed.key, failed.executor, failed.outcome_known) == ("it", "process", False)
+    found = verdict(failed)
+    assert (found.outcome_known, found.retryable) == (False, False)
+    assert found.retry_after == getattr(error, "retry_after", None)
+    with pytest.raises(StepFailed) as caught:
+        await Runner([executor]).run(Asked(HOST.idempotent(), "it"))
+    assert verdict(caught.value).retryable
+
+
+@pytest.mark.parametrize("error", [Unavailable("away"), ValueError("odd")], ids=repr)
+async def test_what_fails_before_stays_what_it_is(error: Exception) -> None:
+    executor = Recording("process")
+    executor.raises = error
+    with pytest.raises(type(error)) as caught:
+        await Runner([executor]).run(Asked(HOST, "it"))
+    assert caught.value is error

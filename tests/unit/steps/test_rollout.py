@@ -407,6 +407,16 @@ async def test_a_step_that_cannot_run_elsewhere_fails_as_it_did_first(
     assert decision.executor == raised
 
 
+async def test_what_the_second_left_in_doubt_is_told_and_not_how_the_first_failed() -> None:
+    """It ran there: told as the first failure, which took no effect, it would be run again."""
+    second = StepFailed("too large", key="it", error_class="invalid", outcome_known=False)
+    executors = Executors(dagger=failed("transient", dependency="dagger"), process=second)
+    end, decision = await run(executors, RolloutRule(mode="fallback"))
+    assert end is second
+    assert decision is not None
+    assert decision.executor == "process"
+
+
 async def test_an_exit_code_is_an_outcome_and_never_falls_back() -> None:
     executors = Executors(dagger=outcome("dagger", exit_code=3))
     end, _ = await run(executors, RolloutRule(mode="fallback"))

@@ -22,7 +22,7 @@ from typing import Any, cast
 import pytest
 
 from switchgear.bus.port import Blobs
-from switchgear.errors import StepFailed
+from switchgear.errors import ProtocolError, StepFailed, Unavailable
 from switchgear.resilience.classes import RESOURCES
 from switchgear.steps import bubblewrap, processes, shortage
 from switchgear.steps.executor import Asked
@@ -273,9 +273,43 @@ async def test_what_runs_out_after_the_commands_leaves_their_outcome_unknown(
     assert not failed.outcome_known
 
 
-async def test_another_error_after_the_commands_stays_what_it_is() -> None:
-    with pytest.raises(ValueError, match="odd"):
-        await end(shell("echo it > x").output("x", "x"), Full(ValueError("odd")))
+@pytest.mark.parametrize(
+    ("error", "error_class", "dependency"),
+    [
+        (Unavailable("the broker is away"), "transient", "nats"),
+        (Unavailable("the store is full", retry_after=5.0, full=True), "transient", "nats"),
+        (ProtocolError("too large", code="SG1103"), "invalid", ""),
+        (ValueError("odd"), "transient", ""),
+    ],
+    ids=repr,
+)
+async def test_whatever_fails_after_the_commands_leaves_their_outcome_unknown(
+    error: Exception, error_class: str, dependency: str
+) -> None:
+    failed = await end(shell("echo it > x").output("x", "x"), Full(error))
+    assert isinstance(failed, StepFailed)
+    assert (failed.error_class, failed.dependency) == (error_class, dependency)
+    assert (failed.executor, failed.outcome_known) == ("process", False)
+    assert str(error) in f"{failed.what} {failed.why}"
+
+
+async def test_an_output_that_is_missing_is_no_reason_to_run_the_commands_again() -> None:
+    """They ended as expected, so they took effect."""
+    failed = await end(shell("true").output("x", "x"), Full(ValueError("unused")))
+    assert isinstance(failed, StepFailed)
+    assert (failed.error_class, failed.outcome_known) == ("step", False)
+
+
+@pytest.mark.parametrize(("first", "known"), [((), True), (("true",), False)], ids=repr)
+async def test_a_program_that_cannot_be_started_has_done_nothing_but_those_before_it_may_have(
+    first: tuple[str, ...], tmp_path: Path, *, known: bool
+) -> None:
+    file = tmp_path / "program"
+    file.write_bytes(bytes(9))
+    file.chmod(0o755)
+    failed = await end(command(*first).exec(file) if first else command(file))
+    assert isinstance(failed, StepFailed)
+    assert (failed.error_class, failed.outcome_known) == ("invalid", known)
 
 
 async def test_what_is_undone_may_be_what_filled_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:

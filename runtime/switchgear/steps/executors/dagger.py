@@ -13,10 +13,14 @@ import os
 import secrets
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+from msgspec.structs import replace
 
 from switchgear.errors import SwitchgearError
-from switchgear.resilience.dagger_failures import Finding, dagger_finding
+from switchgear.resilience.classes import DISK, FILES, PROCESSES
+from switchgear.resilience.dagger_failures import Finding, dagger_finding, not_begun
+from switchgear.steps import shortage
 from switchgear.steps.executor import Health, OnLine, Unsupported
 from switchgear.steps.executors import dagger_pipeline, dagger_script
 from switchgear.steps.executors.dagger_errors import SessionFailed, facts, failed
@@ -107,14 +111,17 @@ class DaggerExecutor:
         )
 
     def dependencies(self, spec: StepSpec) -> tuple[str, ...]:
-        """The engine. Registries and git hosts are asked while the step is made ready, and only where it needs them."""
+        """The engine, and what of this host a session and the step's files take: its memory is the engine's.
+
+        Registries and git hosts are asked while the step is made ready, and only where it needs them.
+        """
         del spec
-        return (self.name,)
+        return (self.name, DISK, FILES, PROCESSES)
 
     async def execute(
         self, spec: StepSpec, *, on_line: OnLine | None, workspace: Workspace
     ) -> Outcome:
-        """Run it. Raises StepFailed, BreakerOpen before it runs."""
+        """Run it. Raises StepFailed, BreakerOpen before it runs, and what this host or the store raises."""
         known = {} if self._engine.provided else dict(self._engine.environ)
         prepared = await dagger_pipeline.prepare(spec, workspace, known, self._guards)
         lines = Lines(on_line, [workspace.secret(one) for one in spec.secrets])
@@ -155,31 +162,36 @@ class DaggerExecutor:
         link: Link | None = None
         try:
             async with self._links.use() as link:
-                return await link.run(step.run(link))
+                outcome = await link.run(step.run(link))
         except SwitchgearError:
             raise  # ours, such as a registry's breaker that is open: no word against the engine
         except Exception as error:  # noqa: BLE001  # whatever an SDK raises must get its class
             await self._failed(error, step, link, last=last)
+        kept = {name: await workspace.keep(name, path) for name, path in step.written.items()}
+        return replace(outcome, outputs=kept)
 
     async def _failed(
         self, error: Exception, step: _Step, link: Link | None, *, last: bool
     ) -> NoReturn:
-        """Say what the failure means, for the session and for the step."""
+        """Say what the failure means, for the session and for the step. Raises OSError for a full disk of this host."""
+        workspace = step.workspace
         found = facts(error, own=dagger_script.mark(step.spec))
         finding = dagger_finding(found, registry=step.pulling or step.image.host)
-        if not step.begun:
-            verdict = finding.verdict._replace(outcome_known=True)
-            finding = finding._replace(before_run=True, verdict=verdict)
+        if not workspace.in_doubt:
+            finding = not_begun(finding)
         elif step.ran:
             verdict = finding.verdict._replace(outcome_known=False)
             finding = finding._replace(before_run=False, verdict=verdict)
+        workspace.in_doubt = not finding.verdict.outcome_known
+        if finding.verdict.error_class == "resource" and finding.verdict.dependency:
+            shortage.ensure_room(workspace.directory)  # an engine does not tell whose disk is full
         if link is not None and finding.fatal:
             finding = await self._judged(finding, link, found.kinds)
         if link is not None and finding.fatal:
             await self._links.retire(link, f"{found.kinds[0]}: {found.message[-200:]}")
             if finding.before_run and not last and finding.verdict.retryable:
                 raise _Again from error
-        raise failed(step.workspace.key, found, finding) from error
+        raise failed(workspace.key, found, finding) from error
 
     async def _judged(self, finding: Finding, link: Link, kinds: tuple[str, ...]) -> Finding:
         """A step that was late says nothing against a session whose engine answers others."""
@@ -206,12 +218,12 @@ class _Step:
         self.spec = spec
         self.image = image
         self.workspace = workspace
-        self.begun = False
-        """Whether its commands may have begun to run."""
         self.ran = False
         """Whether they have ended: what fails then, such as an export, is no reason to run them again."""
         self.pulling = ""
         """The registry that is being asked."""
+        self.written: dict[str, Path] = {}
+        """Where this host has what it left."""
         self._engine = engine
         self._aliases = aliases
         self._images = images
@@ -261,7 +273,7 @@ class _Step:
 
         loop = asyncio.get_running_loop()
         began = loop.time()
-        self.begun = True
+        self.workspace.in_doubt = True
         try:
             with heard:
                 async with asyncio.timeout(self._longest):
@@ -272,7 +284,8 @@ class _Step:
         self._lines.end((frame.stdout, frame.stderr), frame.lines)
         took = timedelta(seconds=loop.time() - began)
         good = not frame.timed_out and frame.exit_code in self.spec.exit_codes
-        kept = await self._outputs(after, frame) if good and self.spec.declared_outputs else {}
+        if good and self.spec.declared_outputs:
+            self.written = await self._exported(after, frame)
         return Outcome(
             exit_code=frame.exit_code,
             stdout=frame.stdout,
@@ -280,7 +293,6 @@ class _Step:
             truncated=frame.truncated,
             duration=took if frame.duration is None else frame.duration,
             timed_out=frame.timed_out,
-            outputs=kept,
             executor=DaggerExecutor.name,
             isolation="container",
             limits=_limits(self.spec),
@@ -297,13 +309,12 @@ class _Step:
         except dagger_script.Unframed:
             raise error from None
 
-    async def _outputs(self, after: dagger.Container, frame: Frame) -> dict[str, Any]:
+    async def _exported(self, after: dagger.Container, frame: Frame) -> dict[str, Path]:
         folder: Path = self.workspace.directory / "outputs"
         async with asyncio.timeout(self._longest):
-            written = await dagger_pipeline.export(
-                after, self.spec, frame.outputs, folder, self.workspace.key
+            return await dagger_pipeline.export(
+                after, self.spec, frame.outputs, folder, self.workspace
             )
-        return {name: await self.workspace.keep(name, path) for name, path in written.items()}
 
 
 async def _answers(engine: DaggerSettings) -> bool:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from switchgear.errors import StepFailed
 from switchgear.steps import fetching, images
 from switchgear.steps.executors import dagger_script, dagger_service
 from switchgear.steps.executors.dagger_script import RUN, is_volatile
@@ -167,19 +166,14 @@ async def export(
     spec: StepSpec,
     kinds: Sequence[dagger_script.Kind],
     folder: Path,
-    key: str,
+    workspace: Workspace,
 ) -> dict[str, Path]:
     """Write the declared outputs below the folder. Raises StepFailed for one that is missing."""
     folder.mkdir()  # noqa: ASYNC240 - at once
     written: dict[str, Path] = {}
     for (name, path), kind in zip(spec.declared_outputs, kinds, strict=True):
         if kind == "missing":
-            raise StepFailed(
-                f"step {key} left no output {name}",
-                key=key,
-                why=f"there is neither a file nor a directory at {path}",
-                fix="write it, or change .output()",
-            )
+            raise workspace.missing(name, path)
         target = folder / name
         if kind == "directory":
             # Without `wipe` files of an earlier export would stay.

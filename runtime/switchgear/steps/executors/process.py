@@ -28,7 +28,6 @@ from switchgear.steps import (
 from switchgear.steps.arranging import Cannot, Given
 from switchgear.steps.executor import Health, Unsupported
 from switchgear.steps.executors import process_services
-from switchgear.steps.guard import UNGUARDED
 from switchgear.steps.result import Limits, Outcome
 from switchgear.steps.sandbox import Outside
 from switchgear.steps.sources import Git
@@ -57,16 +56,6 @@ class _Ran(NamedTuple):
     starved: bool
     """Whether the kernel killed it for want of memory."""
     duration: timedelta
-
-
-class _Step:
-    """One execution, as far as it has come."""
-
-    def __init__(self, spec: StepSpec, workspace: Workspace) -> None:
-        self.spec = spec
-        self.workspace = workspace
-        self.begun = False
-        """Whether a command of it may have taken effect."""
 
 
 class ProcessExecutor:
@@ -143,21 +132,7 @@ class ProcessExecutor:
     async def execute(
         self, spec: StepSpec, *, on_line: OnLine | None, workspace: Workspace
     ) -> Outcome:
-        """Run it. Raises StepFailed."""
-        step = _Step(spec, workspace)
-        try:
-            return await self._execute(step, on_line)
-        except Exception as error:
-            found = shortage.found_in(error, spec)
-            if found is None:
-                raise
-            known = not step.begun
-            raise shortage.failure(workspace.key, found, error, outcome_known=known) from error
-
-    async def _execute(self, step: _Step, on_line: OnLine | None) -> Outcome:
-        spec, workspace = step.spec, step.workspace
-        if not UNGUARDED.get():  # what is undone may be what filled the disk
-            shortage.ensure_room(workspace.directory)
+        """Run it. Raises StepFailed, and what this host or the store of artifacts raises."""
         why_plain = await self._why_plain(workspace.key)
         if why_plain and on_line is not None and self._settings.isolation == "preferred":
             on_line("stderr", f"switchgear: {_PLAIN}: {why_plain}")
@@ -172,7 +147,7 @@ class ProcessExecutor:
                 given = beside.joined(self._given(spec, workspace, mounts, caches, secrets))
                 arrange = arranging.on_host if why_plain else arranging.in_sandbox
                 arranged = arrange(spec, given)
-                ran = await beside.during(self._run(step, arranged, streams))
+                ran = await beside.during(self._run(spec, workspace, arranged, streams))
             except Cannot as cannot:
                 raise _invalid(workspace.key, cannot.what, cannot.fix) from cannot
             expected = not ran.timed_out and ran.code in spec.exit_codes
@@ -265,9 +240,14 @@ class ProcessExecutor:
 
     # running
 
-    async def _run(self, step: _Step, arranged: Arranged, streams: spawning.Streams) -> _Ran:
+    async def _run(
+        self,
+        spec: StepSpec,
+        workspace: Workspace,
+        arranged: Arranged,
+        streams: spawning.Streams,
+    ) -> _Ran:
         """Run the commands up to the first unexpected exit, or the time limit."""
-        spec = step.spec
         loop = asyncio.get_running_loop()
         limit = None if spec.time_limit is None else spec.time_limit.total_seconds()
         started, code, timed_out = loop.time(), _KILLED, False
@@ -278,7 +258,7 @@ class ProcessExecutor:
             async with timer:
                 for number, argv in enumerate(arranged.argvs):
                     stdin = spec.input if number == last else None
-                    code = await self._command(step, arranged, argv, stdin, streams)
+                    code = await self._command(spec, workspace, arranged, argv, stdin, streams)
                     if code not in spec.exit_codes:
                         break
         except TimeoutError:
@@ -292,14 +272,15 @@ class ProcessExecutor:
 
     async def _command(
         self,
-        step: _Step,
+        spec: StepSpec,
+        workspace: Workspace,
         arranged: Arranged,
         argv: Sequence[str],
         stdin: str | None,
         streams: spawning.Streams,
     ) -> int:
-        rlimits = spawning.rlimits(step.spec)
-        before, step.begun = step.begun, True
+        rlimits = spawning.rlimits(spec)
+        before, workspace.in_doubt = workspace.in_doubt, True
         try:
             if arranged.sandbox is not None:
                 job = bubblewrap.Job(arranged.sandbox, argv, stdin, rlimits)
@@ -309,12 +290,12 @@ class ProcessExecutor:
             )
             code = await spawning.run(program, streams)
         except spawning.NotStarted as error:
-            step.begun = before
+            workspace.in_doubt = before
             raise Cannot(
                 f"{argv[0]} cannot be started: {error}", "check its rights and format"
             ) from error
         except bubblewrap.NotRun as error:
-            step.begun = before
+            workspace.in_doubt = before
             raise Cannot(
                 f"{argv[0]} cannot be started in its sandbox: {error}",
                 "check the program, the mounts and the working directory",
@@ -335,9 +316,7 @@ class ProcessExecutor:
                     "write it below the working directory, /tmp, or a mount that may be written",
                 ) from outside
             if not os.path.lexists(file):  # noqa: ASYNC240 - one look
-                raise _invalid(
-                    workspace.key, f"output {name} was not written", f"write it to {path}"
-                )
+                raise workspace.missing(name, path)
             kept[name] = await workspace.keep(name, file)
         return kept
 
