@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from switchgear.resilience.dagger_failures import dagger_finding
+from switchgear.resilience.dagger_failures import dagger_finding, not_begun
 from switchgear.steps.executors.dagger_errors import facts, failed
 from switchgear.steps.executors.dagger_link import Link
+from switchgear.steps.executors.dagger_session import to_its_end
 
 if TYPE_CHECKING:
     from switchgear.steps.executors.dagger_link import Client
@@ -29,15 +30,18 @@ async def lone(settings: DaggerSettings) -> AsyncGenerator[Client]:
         link = await Link.open(settings)
     except Exception as error:
         known = facts(error)
-        raise failed(KEY, known, dagger_finding(known)) from error
+        raise failed(KEY, known, not_begun(dagger_finding(known))) from error
     watching = asyncio.ensure_future(_watch(link, settings))
+
+    async def end() -> None:
+        watching.cancel()
+        await asyncio.wait({watching})
+        await link.close(kill=True)
+
     try:
         yield link.client
     finally:
-        watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await watching
-        await asyncio.shield(asyncio.ensure_future(link.close(kill=True)))
+        await to_its_end(end())
 
 
 async def _watch(link: Link, settings: DaggerSettings) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from switchgear.errors import ServiceFailed
 from switchgear.resilience.dagger_failures import NO_PROGRAM
 from switchgear.steps.executors import dagger_script
-from switchgear.steps.executors.dagger_link import to_its_end
+from switchgear.steps.executors.dagger_session import to_its_end
 from switchgear.steps.service_failure import ended, silent, unstartable
 
 if TYPE_CHECKING:
