@@ -17,10 +17,13 @@ from tempfile import TemporaryDirectory
 from switchgear_agents.places import tool
 from switchgear_agents.refusals import Refused
 
+_STALL = 60
+"""Seconds for which a host may be silent."""
 _QUIET = {
     # No prompt by git or ssh, no download of large files, no lock taken only to speed up reading.
     "GIT_TERMINAL_PROMPT": "0",
-    "GIT_SSH_COMMAND": "ssh -oBatchMode=yes",
+    "GIT_SSH_COMMAND": f"ssh -oBatchMode=yes -oConnectTimeout={_STALL} "
+    f"-oServerAliveInterval={_STALL // 4} -oServerAliveCountMax=4",
     "GIT_LFS_SKIP_SMUDGE": "1",
     "GIT_OPTIONAL_LOCKS": "0",
     "GIT_PROTOCOL_FROM_USER": "0",
@@ -33,6 +36,8 @@ _SETTINGS = (
     "protocol.version=2",
     "gc.auto=0",
     "advice.detachedHead=false",
+    "http.lowSpeedLimit=1",
+    f"http.lowSpeedTime={_STALL}",
 )
 MAX_FILE = 1024 * 1024
 """Bytes of the largest file that is read: larger ones are data, or made by programs."""

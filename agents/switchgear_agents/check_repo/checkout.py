@@ -31,6 +31,8 @@ _PASSING = (
     "http 5",
     "error: 5",
     "temporar",
+    "too slow",
+    "timeout, server",
 )
 """What git says, in lower case, when the network or the host failed and not the request."""
 

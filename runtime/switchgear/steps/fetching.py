@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from switchgear.steps.spec import StepSpec
     from switchgear.steps.workspace import Workspace
 
+STALL = 60
+"""Seconds for which a host may be silent: else a step without a time limit would wait for ever."""
 _SETTINGS = (
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
@@ -31,11 +33,14 @@ _SETTINGS = (
     "advice.detachedHead=false",
     "filter.lfs.smudge=",
     "filter.lfs.required=false",
+    "http.lowSpeedLimit=1",
+    f"http.lowSpeedTime={STALL}",
 )
 _QUIET = {
     # No prompt by git or ssh, no download of large files.
     "GIT_TERMINAL_PROMPT": "0",
-    "GIT_SSH_COMMAND": "ssh -oBatchMode=yes",
+    "GIT_SSH_COMMAND": f"ssh -oBatchMode=yes -oConnectTimeout={STALL} "
+    f"-oServerAliveInterval={STALL // 4} -oServerAliveCountMax=4",
     "GIT_LFS_SKIP_SMUDGE": "1",
     "GIT_PROTOCOL_FROM_USER": "0",
     "GIT_ALLOW_PROTOCOL": "file:https:ssh",
@@ -48,6 +53,7 @@ _REACHING = frozenset(
 """Variables of the agent by which git reaches a host; the step itself gets none of them."""
 _PASSING = (
     "could not resolve", "timed out", "connect to", "connection", "early eof", "http 5", "error: 5", "temporar",
+    "too slow", "timeout, server",
 )  # fmt: skip
 """What git says, in lower case, when the network or the host failed and not the request."""
 _DENIED = (

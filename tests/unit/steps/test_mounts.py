@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
+import shutil
+import ssl
 import subprocess
 import tarfile
 from contextlib import suppress
@@ -14,7 +17,7 @@ import pytest
 
 from switchgear.contract.artifact import Artifact
 from switchgear.errors import NotFound, StepFailed, UsageError
-from switchgear.steps import packing
+from switchgear.steps import fetching, packing
 from switchgear.steps.settings import StepSettings
 from switchgear.steps.sources import git
 from switchgear.steps.spec import StepSpec, command, container
@@ -82,6 +85,61 @@ async def test_a_host_that_does_not_answer_is_told_from_a_bad_ref() -> None:
     assert (error.error_class, error.dependency) == ("transient", "git:127.0.0.1")
 
 
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """Of a host by the name 127.0.0.1: the certificate, and its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is missing")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    argv = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=x"
+    names = ["-addext", "subjectAltName=IP:127.0.0.1"]
+    made = [*argv.split(), *names, "-keyout", str(key), "-out", str(cert)]
+    subprocess.run(made, check=True, capture_output=True)
+    return cert, key
+
+
+async def test_a_host_that_goes_silent_is_given_up_without_any_limit_of_the_step(
+    certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cert, key = certificate
+    settings = [
+        one.replace(f"Time={fetching.STALL}", "Time=1")
+        for one in fetching._SETTINGS  # pyright: ignore[reportPrivateUsage]
+    ]
+    monkeypatch.setattr(fetching, "_SETTINGS", settings)
+    monkeypatch.setenv("GIT_SSL_CAINFO", str(cert))
+    own = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    own.load_cert_chain(cert, key)
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(-1)
+        writer.close()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", 0, ssl=own) as server:
+        port = server.sockets[0].getsockname()[1]
+        source = git(f"https://127.0.0.1:{port}/repository", "main")
+        error = await failure(shell("true").mount("/src", source))
+    assert "too slow" in error.why
+    assert (error.error_class, error.dependency) == ("transient", "git:127.0.0.1")
+    assert error.outcome_known
+
+
+async def test_ssh_gives_up_a_host_that_takes_no_connection_or_answers_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ssh, told = tmp_path / "ssh", tmp_path / "told"
+    ssh.write_text(
+        f'#!/bin/sh\necho "$@" >> {told}\n'
+        "echo 'Timeout, server example.com not responding.' >&2\nexit 255\n"
+    )
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    error = await failure(shell("true").mount("/src", git("git@example.com:x", "main")))
+    assert (error.error_class, error.dependency) == ("transient", "git:example.com")
+    asked = told.read_text()
+    assert all(one in asked for one in ("ConnectTimeout=", "ServerAliveInterval="))
+
+
 async def test_nothing_of_a_repository_is_executed(tmp_path: Path) -> None:
     committed(tmp_path / "repository")
     hook = tmp_path / "repository" / ".git" / "hooks" / "post-checkout"
@@ -116,8 +174,8 @@ async def test_the_same_output_has_the_same_digest() -> None:
 
 async def test_an_output_that_was_not_written_is_a_failure() -> None:
     error = await failure(shell("true").output("it", "dist"), blobs=MemoryBlobs())
-    assert error.error_class == "invalid"
-    assert "output it was not written" in error.why
+    assert error.error_class == "step"
+    assert "left no output it" in error.what
 
 
 @pytest.mark.parametrize(
