@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -83,6 +83,8 @@ def _read(name: str, text: str, kind: object) -> object:
         return age(name, text)
     if kind == dict[str, frozenset[str]]:
         return _groups(name, text)
+    if get_origin(kind) is Literal and text not in get_args(kind):
+        raise ConfigError(f"{name}={text!r} is none of {', '.join(get_args(kind))}")
     for number in (int, float):
         if kind == number or kind == number | None:
             try:

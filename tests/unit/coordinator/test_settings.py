@@ -42,5 +42,14 @@ def test_given_values_beat_the_environment_and_that_the_defaults() -> None:
 )
 def test_value_that_cannot_be_used_is_named(name: str, text: str) -> None:
     """Before anything starts."""
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match=f"(?i){name}"):
         CoordinatorSettings.load({f"SWITCHGEAR_{name}": text})
+
+
+def test_word_that_is_none_of_those_that_are_known_is_told_with_them() -> None:
+    """Under the name of the variable."""
+    told = "SWITCHGEAR_ARCHIVE_FORMAT='csv' is none of jsonl, parquet"
+    with pytest.raises(ConfigError, match=told):
+        CoordinatorSettings.load({"SWITCHGEAR_ARCHIVE_FORMAT": "csv"})
+    found = CoordinatorSettings.load({"SWITCHGEAR_ARCHIVE_FORMAT": "parquet"})
+    assert found.archive_format == "parquet"
