@@ -37,6 +37,7 @@ def coordinator(
     """
     from switchgear.cli import values
     from switchgear.coordinator.settings import CoordinatorSettings
+    from switchgear.errors import UsageError
 
     age = values.duration(retention_age) if retention_age else None
     told = CoordinatorSettings.load(
@@ -46,6 +47,8 @@ def coordinator(
         archive=archive,
         archive_format=archive_format,
     )
+    if archive_format and told.archive is None:
+        raise UsageError("--archive-format needs --archive", fix="add --archive FOLDER")
     _log()
     shared.run(_coordinate(shared.locate(common).settings, told))
     return 0
