@@ -65,6 +65,12 @@ def step(
     return mark
 
 
+def is_idempotent(fn: Callable[..., Any]) -> bool:
+    """Whether this step function may run twice."""
+    options: StepOptions = getattr(fn, _OPTIONS, StepOptions())
+    return options.idempotent
+
+
 class Ran(NamedTuple):
     """What came of a step."""
 

@@ -10,7 +10,7 @@ import msgspec
 from switchgear.agent.chunks import STEP
 from switchgear.agent.digests import of_arguments, of_values
 from switchgear.agent.recording import Ran
-from switchgear.agent.step import returned, run_step
+from switchgear.agent.step import is_idempotent, returned, run_step
 from switchgear.contract import codec
 from switchgear.errors import (
     BreakerOpen,
@@ -18,8 +18,10 @@ from switchgear.errors import (
     StepChanged,
     StepFailed,
     SwitchgearError,
+    Unavailable,
     UsageError,
 )
+from switchgear.steps import aftermath
 from switchgear.tasks import payload
 
 if TYPE_CHECKING:
@@ -63,7 +65,8 @@ async def step(run: Run, key: str, fn: Callable[..., Any], args: Any, kwargs: An
             raise
         finally:
             STEP.reset(token)
-        stored = await payload.store(run.attempt.bus.blobs, ran.data)
+        twice = is_idempotent(fn)
+        stored = await _stored(run, key, "step", digest, ran.data, began, idempotent=twice)
         took = run.attempt.clock.now() - began
         await run.recording.done(
             key,
@@ -104,11 +107,32 @@ async def command(run: Run, key: str, spec: StepSpec) -> RunResult:
         finally:
             AROUND.reset(token)
         data = codec.encode(result)
-        stored = await payload.store(run.attempt.bus.blobs, data)
+        twice, decision = spec.repeatable, around.decision
+        stored = await _stored(run, key, "run", digest, data, began, decision, idempotent=twice)
         took = run.attempt.clock.now() - began
-        ran = Ran(result.executor, result.isolation, decision=around.decision)
+        ran = Ran(result.executor, result.isolation, decision=decision)
         await run.recording.done(key, "run", digest, stored, duration=took, ran=ran)
         return msgspec.json.decode(data, type=RunResult)
+
+
+async def _stored(
+    run: Run,
+    key: str,
+    kind: Kind,
+    digest: str,
+    data: bytes,
+    began: datetime,
+    decision: Decision | None = None,
+    *,
+    idempotent: bool,
+) -> payload.Payload:
+    """Store the result of what ran. Raises StepFailed of an unknown outcome where the store does not take it."""
+    try:
+        return await payload.store(run.attempt.bus.blobs, data)
+    except Unavailable as error:
+        lost = aftermath.lost(key, error, idempotent=idempotent)
+        await _failed(run, key, kind, digest, lost, began, decision)
+        raise lost from error
 
 
 async def _failed(

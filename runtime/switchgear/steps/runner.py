@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from switchgear.errors import StepFailed, UsageError
-from switchgear.resilience.classify import verdict
 from switchgear.resilience.process_failures import process_end, process_verdict
-from switchgear.steps import shortage
+from switchgear.steps import aftermath, shortage
 from switchgear.steps.executor import Asked
 from switchgear.steps.guard import UNGUARDED
 from switchgear.steps.result import RunResult
@@ -182,17 +181,7 @@ def _of_step(asked: Asked, error: Exception, *, in_doubt: bool) -> StepFailed | 
     if isinstance(error, StepFailed):
         error.outcome_known = False
         return None
-    known = verdict(error)
-    return StepFailed(
-        f"step {asked.key} ran, and then something else failed",
-        key=asked.key,
-        error_class=known.error_class,
-        outcome_known=False,
-        dependency=known.dependency,
-        retry_after=known.retry_after,
-        why=f"{type(error).__name__}: {error}",
-        fix=getattr(error, "fix", "") or known.fix,
-    )
+    return aftermath.lost(asked.key, error)
 
 
 def judge(asked: Asked, outcome: Outcome) -> RunResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from switchgear import (
     Retry,
     StepFailed,
     TaskDead,
+    Unavailable,
     command,
     step,
 )
@@ -183,6 +185,55 @@ async def test_large_results_are_recorded_as_blobs() -> None:
         assert await handle.result() == Number(len(text))
         [recorded] = checkpoints(on, handle.id)
         assert recorded.result_blob is not None
+
+
+@pytest.mark.parametrize("kind", ["function", "command"])
+@pytest.mark.parametrize("idempotent", [False, True])
+async def test_a_result_that_the_store_does_not_take_is_no_reason_to_run_the_step_again(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, idempotent: bool
+) -> None:
+    """It took effect: only one that may run twice is run by another attempt."""
+    monkeypatch.setenv("SWITCHGEAR_ISOLATION", "none")
+    agent = Agent("steps", version="1.0.0")
+    marks = tmp_path / "marks"
+
+    @step(idempotent=idempotent)
+    async def much() -> str:
+        with marks.open("a") as file:
+            file.write("x\n")
+        return "x" * (limits.MAX_INLINE + 1)
+
+    size = limits.MAX_INLINE + 1
+    spec = command("sh", "-c", f"echo x >> {marks}; head -c {size} /dev/zero | tr '\\0' x")
+    spec = spec.limits(output=2 * size)
+    spec = spec.idempotent() if idempotent else spec
+
+    @agent.capability("work", retry=AT_ONCE)
+    async def work(value: Number, ctx: Context) -> Number:
+        if kind == "function":
+            return Number(len(await ctx.step("much", much)))
+        return Number(len((await ctx.run("much", spec)).stdout))
+
+    async with stage() as on:
+        member = await on.join(agent)
+        put, full = member.bus.blobs.put, [Unavailable("full", full=True)]
+
+        async def once_full(data: bytes) -> str:
+            if full:
+                raise full.pop()
+            return await put(data)
+
+        monkeypatch.setattr(member.bus.blobs, "put", once_full)
+        handle = await on.mesh.submit(work, Number(0))
+        if idempotent:
+            assert await handle.result() == Number(size)
+        else:
+            with pytest.raises(TaskDead):
+                await handle.result()
+        [recorded, *_] = checkpoints(on, handle.id)
+    assert recorded.error is not None
+    assert (recorded.error.outcome_known, recorded.error.dependency) == (False, "nats")
+    assert marks.read_text() == "x\n" * (1 + idempotent)
 
 
 async def test_failed_command_tells_later_runs_what_it_told_the_first() -> None:
