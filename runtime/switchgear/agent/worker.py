@@ -69,9 +69,7 @@ class Worker:
         self._open = AsyncExitStack()
         judge = Classifier(agent.classifiers, clock)
         self._breaking = Breaking(agent, judge, self._breakers_changed, seed=bus.name)
-        executing = Executing(
-            guards=self._breaking.guards, documents=bus.documents, changed=self._breaking.forget
-        )
+        executing = Executing(None, self._breaking.guards, bus.documents, self._breaking.forget)
         self._open.push_async_callback(executing.close)
         self._watch = Watch(bus)
         self._handling = Handling(
