@@ -15,7 +15,13 @@ from switchgear.contract import codec, entries
 from switchgear.contract.capability import type_name
 from switchgear.contract.rollout import Decision
 from switchgear.contract.values import Awaited, Failure
-from switchgear.errors import DuplicateKey, NotRecordable, StepChanged, SwitchgearError
+from switchgear.errors import (
+    DuplicateKey,
+    NotRecordable,
+    StepChanged,
+    SwitchgearError,
+    Unavailable,
+)
 from switchgear.lifecycle import recording
 from switchgear.lifecycle.history import History
 from switchgear.resilience import replay
@@ -140,7 +146,10 @@ class Recording:
     ) -> bool:
         """Record a failure, which later runs raise again until the next retry. `still` as for `Attempt.append`."""
         failure = self._judge(error, step=key)
-        carried = await payload.store(self._attempt.bus.blobs, replay.details(error))
+        try:
+            carried = await payload.store(self._attempt.bus.blobs, replay.details(error))
+        except Unavailable:
+            carried = NOTHING  # what failed says more than why its words cannot be kept
         return await self.append(
             lambda common: entries.Checkpoint(
                 v=entries.VERSION,

@@ -236,6 +236,36 @@ async def test_a_result_that_the_store_does_not_take_is_no_reason_to_run_the_ste
     assert marks.read_text() == "x\n" * (1 + idempotent)
 
 
+async def test_a_failure_whose_words_the_store_does_not_take_is_recorded_without_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a full store would make of a step that must not be repeated one that may be."""
+    monkeypatch.setenv("SWITCHGEAR_ISOLATION", "none")
+    agent = Agent("steps", version="1.0.0")
+    marks, size = tmp_path / "marks", limits.MAX_INLINE + 1
+    text = f"echo x >> {marks}; head -c {size} /dev/zero | tr '\\0' x; kill -9 $$"
+    spec = command("sh", "-c", text).limits(output=2 * size)
+
+    @agent.capability("work", retry=AT_ONCE)
+    async def work(value: Number, ctx: Context) -> Number:
+        await ctx.run("much", spec)
+        return value
+
+    async def full(data: bytes) -> str:
+        raise Unavailable("full", full=True)
+
+    async with stage() as on:
+        member = await on.join(agent)
+        monkeypatch.setattr(member.bus.blobs, "put", full)
+        handle = await on.mesh.submit(work, Number(0))
+        with pytest.raises(TaskDead):
+            await handle.result()
+        [recorded] = checkpoints(on, handle.id)
+    assert recorded.error is not None
+    assert (recorded.error.error_class, recorded.error.outcome_known) == ("resource", False)
+    assert marks.read_text() == "x\n"
+
+
 async def test_failed_command_tells_later_runs_what_it_told_the_first() -> None:
     """Exit code and output of the error come back, too."""
     agent = Agent("steps", version="1.0.0")
