@@ -473,6 +473,20 @@ async def test_a_disk_that_is_full_only_for_the_engine_is_the_engines(
     assert not failed.outcome_known
 
 
+async def test_an_agent_that_may_open_no_more_files_says_nothing_against_the_engine(
+    bench: Bench, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def many(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as short:
+        short.setattr(asyncio, "create_subprocess_exec", many)
+        failed = await bench.failure(shell("true"))
+    assert (failed.error_class, failed.dependency) == ("resource", "resource:files")
+    assert (engine.opened, failed.outcome_known) == (0, True)
+    await well(bench)
+
+
 async def test_an_artifact_that_finds_no_room_on_the_agents_disk_is_not_invalid(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

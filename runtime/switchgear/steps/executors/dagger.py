@@ -165,7 +165,10 @@ class DaggerExecutor:
                 outcome = await link.run(step.run(link))
         except SwitchgearError:
             raise  # ours, such as a registry's breaker that is open: no word against the engine
-        except Exception as error:  # noqa: BLE001  # whatever an SDK raises must get its class
+        except Exception as error:  # whatever an SDK raises must get its class
+            lacking = shortage.found_in(error, spec)
+            if lacking is not None and lacking.dependency in (DISK, FILES):
+                raise  # this host's: an engine tells its own by words
             await self._failed(error, step, link, last=last)
         kept = {name: await workspace.keep(name, path) for name, path in step.written.items()}
         return replace(outcome, outputs=kept)
