@@ -278,7 +278,8 @@ async def test_what_was_rejected_makes_no_room_beyond_the_limit() -> None:
             handles += await alice.submit_many("work", list(range(300)))
             await asyncio.sleep(2)
             last = Counter(events(site, one, "alice")[-1] for one in handles)
-            assert 100 - 8 - 4 <= last["submitted"] <= 100
+            # four slots end up to twelve in these two seconds, and as many leave the backlog
+            assert 100 - 12 - 4 <= last["submitted"] <= 100
 
 
 @pytest.mark.slow
