@@ -232,6 +232,18 @@ async def test_t24_mounts_are_read_again_in_the_same_session(bench: Bench, tmp_p
         assert (await bench.run(spec)).stdout == f"{text}{text}no\n"
 
 
+async def test_a_mount_that_has_no_place_in_a_read_only_one_is_told_as_what_it_is(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """The engine has no exit code for it, which is no death by a signal."""
+    for name in ("outer", "inner"):
+        (tmp_path / name).mkdir()
+    outer = shell("true").mount("/w", str(tmp_path / "outer"))
+    failed = await bench.failure(outer.mount("/w/x", str(tmp_path / "inner")))
+    assert (failed.error_class, failed.outcome_known) == ("invalid", True)
+    assert "read-only mount" in failed.fix
+
+
 async def test_outputs_come_back_and_large_ones_are_exported(bench: Bench) -> None:
     spec = shell("mkdir d; echo 1 >d/a; head -c 20000000 /dev/zero >big").workdir("/w")
     result = await bench.run(spec.output("d", "d").output("big", "big"))

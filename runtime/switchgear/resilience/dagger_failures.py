@@ -99,6 +99,7 @@ _SECRET_TEXT = re.compile(
 _RESOURCE_TEXT = re.compile(
     r"no space left|cannot allocate memory|too many open files|read-only file system"
 )
+_MOUNT_TEXT = re.compile(r"create mount target|create mountpoint")
 _SKEW_TEXT = re.compile(
     r"incompatible|minimum (supported )?version|version mismatch|required.*version"
 )
@@ -162,7 +163,18 @@ def _of_command(facts: DaggerFacts) -> Finding:
     if facts.exit_code == 1 and NO_PROGRAM in facts.stderr:
         fix = "install the program into the image, or name its path there"
         return Finding(Verdict("invalid", retryable=False, fix=fix), before_run=True)
+    if facts.exit_code is not None and facts.exit_code < 0:
+        return _of_container(facts.message.lower())
     return Finding(process_verdict(facts.exit_code))
+
+
+def _of_container(text: str) -> Finding:
+    """There is no exit code: the engine had no container for the command, or lost it."""
+    if _MOUNT_TEXT.search(text):
+        fix = "mount nothing inside of a read-only mount that has no place for it"
+        return Finding(Verdict("invalid", retryable=False, fix=fix), before_run=True)
+    fix = "read the engine's log: it could not run the container"
+    return Finding(Verdict("transient", outcome_known=False, fix=fix))
 
 
 def _of_query(facts: DaggerFacts, registry: str) -> Finding:
