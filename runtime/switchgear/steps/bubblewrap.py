@@ -73,7 +73,7 @@ async def run(job: Job, streams: spawning.Streams) -> int:
 
     Raises NotRun, spawning.NotStarted.
     """
-    told = len(streams.stderr)
+    told = streams.tails[2].fed
     with ExitStack() as stack:
         try:
             given, status, tell = _channels(job, stack)
@@ -97,7 +97,7 @@ async def run(job: Job, streams: spawning.Streams) -> int:
     if records.child is not None and -code in _FROM_OUTSIDE:
         # bwrap itself was killed, and its sandbox with it: the command may have run
         return 128 - code
-    raise NotRun(streams.stderr[told:].strip() or "bwrap ended without a word")
+    raise NotRun(streams.tails[2].text(told).strip() or "bwrap ended without a word")
 
 
 def _channels(job: Job, stack: ExitStack) -> tuple[int, int, int]:

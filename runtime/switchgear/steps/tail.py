@@ -18,17 +18,18 @@ class Tail:
         self._limit = limit
         self._on_line = on_line
         self._kept = bytearray()
-        self._fed = 0
+        self.fed = 0
+        """Bytes so far."""
         self._line = bytearray()
 
     @property
     def cut(self) -> int:
         """Bytes that were fed and not kept."""
-        return self._fed - min(len(self._kept), self._limit)
+        return self.fed - min(len(self._kept), self._limit)
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the stream."""
-        self._fed += len(data)
+        self.fed += len(data)
         self._kept += data
         # Trimming at twice the limit moves each byte at most once more.
         if len(self._kept) > 2 * self._limit:
@@ -43,9 +44,10 @@ class Tail:
             self._on_line(self._line.decode(errors="replace"))
             self._line.clear()
 
-    def text(self) -> str:
-        """The kept bytes as text; a character cut in two at the beginning is left out."""
-        kept = bytes(self._kept[max(0, len(self._kept) - self._limit) :])
+    def text(self, since: int = 0) -> str:
+        """The kept bytes as text, of those after the first `since`; a character cut in two at the beginning is left out."""
+        size = min(len(self._kept), self._limit, self.fed - since)
+        kept = bytes(self._kept[len(self._kept) - size :])
         start = 0
         if self.cut:
             # A continuation byte is 10xxxxxx; a character has at most three.

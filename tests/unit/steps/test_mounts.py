@@ -394,6 +394,15 @@ async def test_a_program_that_the_image_lacks_is_told_from_a_command_that_fails(
     assert "no-such-program" in error.why
 
 
+async def test_a_program_that_the_image_lacks_is_named_however_much_was_written_before(
+    tmp_path: Path,
+) -> None:
+    rootfs = root_filesystem(tmp_path / "root", "sh", "seq")
+    spec = container(f"rootfs:{rootfs}").exec("sh", "-c", "seq 1000 >&2").exec("no-such-program")
+    error = await failure(spec.limits(output=500))
+    assert "no-such-program: No such file" in error.why
+
+
 async def test_a_failure_says_what_ran_it() -> None:
     with pytest.raises(StepFailed) as caught:
         await run(shell("exit 4"))
