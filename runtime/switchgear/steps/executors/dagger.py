@@ -156,9 +156,8 @@ class DaggerExecutor:
         *,
         last: bool,
     ) -> Outcome:
-        image = dagger_pipeline.resolved(spec, self._settings.aliases)
         aliases = self._settings.aliases
-        step = _Step(self._engine, aliases, self._images, spec, image, prepared, workspace, lines)
+        step = _Step(self._engine, aliases, self._images, spec, prepared, workspace, lines)
         link: Link | None = None
         try:
             async with self._links.use() as link:
@@ -212,17 +211,16 @@ class _Step:
         aliases: Mapping[str, str],
         images: Images,
         spec: StepSpec,
-        image: Image,
         prepared: Sequence[dagger_pipeline.Prepared],
         workspace: Workspace,
         lines: Lines,
     ) -> None:
         """`prepared`: of each of `spec.specs`."""
         self.spec = spec
-        self.image = image
+        self.image = dagger_pipeline.resolved(spec, aliases)
         self.workspace = workspace
         self.ran = False
-        """Whether they have ended: what fails then, such as an export, is no reason to run them again."""
+        """Whether its commands have ended: what fails then, such as an export, is no reason to run them again."""
         self.pulling = ""
         """The registry that is being asked."""
         self.written: dict[str, Path] = {}
