@@ -229,12 +229,14 @@ class Actors(Forgers):
             self.world.land(self.world.flights[-1])
 
     @precondition(lambda self: bool(self._working() and suspension.untaken(self.world.seen)))
-    @rule(index=INDEX)
-    def agent_takes_a_signal(self, index: int) -> None:
+    @rule(index=INDEX, fits=st.booleans())
+    def agent_takes_a_signal(self, index: int, fits: bool) -> None:  # noqa: FBT001  # drawn
         name = self._working()[index % len(self._working())]
         oldest = suspension.untaken(self.world.seen)[0].sequence
         run = self.world.runs[name]
-        self.world.say(name, run, "checkpoint", kind="signal", key=f"s{oldest}", signal=oldest)
+        error = None if fits else FAILURE
+        taken = {"kind": "signal", "key": f"s{oldest}", "signal": oldest, "error": error}
+        self.world.say(name, run, "checkpoint", ok=fits, **taken)
 
     @precondition(lambda self: self._working())
     @rule(index=INDEX)

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
+from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 OWNER = "alice"
+UNFIT = 0.2
+"""How many signals come after one that does not fit its wait."""
 
 
 async def client(world: World, program: Program, number: int) -> None:
@@ -58,8 +61,8 @@ async def client(world: World, program: Program, number: int) -> None:
 
 
 async def signaller(world: World) -> None:
-    """Sends each task as many signals as its program waits for, early or late."""
-    bus = world.bus("signaller")
+    """Sends each task as many signals as its program waits for, early or late; some after one that does not fit."""
+    bus, dice = world.bus("signaller"), Random(world.seed)  # noqa: S311  # repeatable
     sent: Counter[str] = Counter()
     while True:
         for stored in entries_of(world.broker.ledger):
@@ -72,9 +75,10 @@ async def signaller(world: World) -> None:
             while sent[scope] < wanted:
                 sent[scope] += 1
                 await asyncio.sleep(world.random.uniform(0, 2))
-                payload = codec.encode(ANSWER)
+                unfit = [b'"no"'] if dice.random() < UNFIT else []
                 try:
-                    await send_signal(bus, world.clock, scope, SIGNAL, payload, sender=OWNER)
+                    for payload in (*unfit, codec.encode(ANSWER)):
+                        await send_signal(bus, world.clock, scope, SIGNAL, payload, sender=OWNER)
                 except Conflict:
                     continue  # it has ended
                 except SwitchgearError:

@@ -72,7 +72,9 @@ class Inbox:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._taken: set[int] = set()
+        recorded = run.attempt.history
+        # A follower may read the ledger stale, and not see what earlier runs have taken.
+        self._taken = set[int]() if recorded is None else suspension.taken(recorded)
         self._asking: list[_Asking] = []
 
     async def wait_for(

@@ -23,14 +23,18 @@ class Signal(NamedTuple):
 
 def untaken(history: History) -> list[Signal]:
     """The signals that no recorded wait has taken or refused, in ledger order."""
-    taken: set[int] = set()
-    found: list[Signal] = []
-    for stored, _, entry in history.valid:
-        if isinstance(entry, entries.Signalled):
-            found.append(Signal(stored.sequence, entry))
-        elif isinstance(entry, entries.Checkpoint) and entry.signal:
-            taken.add(entry.signal)
-    return [one for one in found if one.sequence not in taken]
+    gone = taken(history)
+    return [
+        Signal(stored.sequence, entry)
+        for stored, _, entry in history.valid
+        if isinstance(entry, entries.Signalled) and stored.sequence not in gone
+    ]
+
+
+def taken(history: History) -> set[int]:
+    """The sequences of the signals that a recorded wait has taken or refused."""
+    recorded = (entry for _, _, entry in history.valid if isinstance(entry, entries.Checkpoint))
+    return {entry.signal for entry in recorded if entry.signal}
 
 
 def refuses(entry: entries.Checkpoint) -> bool:

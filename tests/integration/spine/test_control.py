@@ -142,6 +142,22 @@ async def test_signal_is_taken_by_the_handler_that_waits(stage: Stage, mesh: Mes
     assert [one.subject.event for one in signals] == ["signalled"]
 
 
+async def test_signal_that_does_not_fit_is_refused_and_loses_nothing(
+    stage: Stage, observed: Mesh
+) -> None:
+    """Its sender finds in the timeline what was wrong, and answers again."""
+    await stage.join(Refusing().agent())
+    handle = await observed.submit("ask", Text("go?"))
+    wrong = await handle.signal("review", {"approved": "yes"})
+    await handle.signal("review", Approval(approved=True, note="go"))
+    assert await handle.result(Text, timeout=SOON) == Text("go")
+    await caught_up(observed)
+    moments = (await observed.timeline(handle.id)).moments
+    refused, taken = [one for one in moments if one.event == "checkpoint"]
+    assert refused.detail.startswith(f"refused entry {wrong}: SG1507 at $.approved: ")
+    assert (refused.ok, taken.ok) == (False, True)
+
+
 async def test_live_submission_hears_every_chunk(stage: Stage, mesh: Mesh) -> None:
     await stage.join(Refusing().agent())
     words = [f"w{number}" for number in range(200)]

@@ -26,8 +26,10 @@ from switchgear.agent.settings import WorkerSettings
 from switchgear.agent.suspension import suspends_at
 from switchgear.contract import entries
 from switchgear.contract.values import Awaited
+from switchgear.lifecycle.history import History
 from switchgear.tasks.events import detail
 from switchgear.tasks.requests import request_cancel, send_signal
+from switchgear.tasks.watch import Followed
 from tests.unit.agent.stage import OWNER, Gate, Number, Stage, Text, stage, until
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -254,6 +256,42 @@ async def test_signals_of_one_name_are_taken_in_order_one_a_wait() -> None:
         ]
     assert taken == sorted(taken)
     assert all(taken)
+
+
+async def test_signal_that_was_taken_is_not_given_again_where_the_ledger_is_read_stale(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A replica that lags shows the next run a signal without the checkpoint that took it."""
+    right, stale = Followed.history, [True]
+
+    def lagging(followed: Followed) -> History:
+        if not stale:
+            return right(followed)
+        history = History(followed.scope)
+        for stored in followed.entries:
+            history.add(stored)
+            if stored.subject.endswith(".signalled"):
+                break
+        return history
+
+    monkeypatch.setattr(Followed, "history", lagging)
+    agent = Agent("asker", version="1.0.0")
+
+    @agent.capability("ask")
+    async def ask(value: Number, ctx: Context) -> Text:
+        first = await ctx.wait_for_signal("it", Number, key="first")
+        await ctx.sleep("nap", timedelta(minutes=1))
+        second = await ctx.wait_for_signal("it", Number, key="second")
+        return Text(f"{first.n} {second.n}")
+
+    async with stage(agent) as on:
+        handle = await on.mesh.submit(ask, Number(1))
+        await on.reach(handle.id, "dispatched")
+        await signal(on, handle.id, "it", b'{"n":1}')
+        await on.reach(handle.id, "waiting", 2)
+        stale.clear()
+        await signal(on, handle.id, "it", b'{"n":2}')
+        assert await handle.result() == Text("1 2")
 
 
 async def test_signal_of_a_group_is_taken_only_from_that_group() -> None:

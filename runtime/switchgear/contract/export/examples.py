@@ -36,6 +36,7 @@ from switchgear.contract.export.scene import (
     SUBMITTED,
     TASK,
     TRACE,
+    UNFIT,
     at,
 )
 from switchgear.contract.values import Awaited, Blob, Parent, Retry, RetryRule, State, Status
@@ -236,6 +237,15 @@ def _checkpoints() -> dict[str, Struct]:
             ok=True,
             result=Raw(b'{"approved":true,"note":"fine"}'),
             signal=4718,
+        ),
+        "checkpoint.signal-refused": entries.Checkpoint(
+            **_held(25, 60, "held", CHECKPOINT),
+            key="review",
+            kind="signal",
+            ok=False,
+            result=NULL,
+            error=UNFIT,
+            signal=4717,
         ),
     }
 

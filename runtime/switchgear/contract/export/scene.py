@@ -62,3 +62,11 @@ CRASHED = Failure(
     retry_after=5.0,
     outcome_known=False,
 )
+UNFIT = Failure(
+    error_class="invalid",
+    code="SG1507",
+    message="signal review does not fit Approval: Expected `bool`, got `str`",
+    fix="send what Approval says: `switchgear task signal`",
+    path="$.approved",
+    step="review",
+)
