@@ -45,7 +45,10 @@ class Tail:
             self._line.clear()
 
     def text(self, since: int = 0) -> str:
-        """The kept bytes as text, but for the first `since` that came; a character cut in two at its start is left out."""
+        """The kept bytes as text; a character cut in two at the beginning is left out.
+
+        `since`: without so many that came first.
+        """
         size = min(len(self._kept), self._limit, self.fed - since)
         kept = bytes(self._kept[len(self._kept) - size :])
         start = 0
