@@ -121,3 +121,13 @@ async def test_the_result_tells_once_what_holds_for_the_step_or_a_service(bench:
     assert set(closed) - set(opened) == {
         "the network was not cut off: an engine cannot do that for one step"
     }
+
+
+async def test_a_service_that_was_not_started_is_not_stopped(bench: Bench, engine: Engine) -> None:
+    """An engine that does not answer then would cost other steps their session."""
+    engine.evaluation.registries["other.example"] = "connection refused"
+    spec = shell("true").service("a", shell("exec sleep 1000"))
+    spec = spec.service("b", container("other.example/b:1").exec("b"))
+    error = await bench.failure(spec)
+    assert error.dependency == "registry:other.example"
+    assert not any("stop" in query for query in engine.queries)

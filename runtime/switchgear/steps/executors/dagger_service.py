@@ -77,6 +77,7 @@ class Services:
         self._key = key
         self._grace = grace.total_seconds()
         self._all: list[tuple[Service, dagger.Service]] = []
+        self._begun = False
 
     def add(self, service: Service, made: dagger.Service) -> dagger.Service:
         """One more, which is not started yet."""
@@ -85,6 +86,7 @@ class Services:
 
     async def start(self) -> None:
         """Return when each listens on its ports. Raises ServiceFailed, and what the SDK raises."""
+        self._begun = bool(self._all)
         # None is left on its way: an engine cannot stop what it is starting.
         started = await asyncio.gather(
             *(self._start(*one) for one in self._all), return_exceptions=True
@@ -134,7 +136,7 @@ class Services:
 
     async def stop(self) -> None:
         """End them now: their processes would outlive a cancelled step until the session closes."""
-        if not self._all or self._link.lost.done():
+        if not self._begun or self._link.lost.done():
             return
 
         async def stop() -> None:
