@@ -335,7 +335,7 @@ def test_the_how_to_of_pipelines_works(tmp_path: Path) -> None:
     assert told("check").returncode == 0
     assert drawn in told("show").stdout
     with Dev(tmp_path, "publisher:agent") as dev:
-        [shown] = re.findall(r"^\$ switchgear (task submit .*)$", page, re.MULTILINE)
+        [shown] = re.findall(r"^\$ switchgear (task submit publish .*)$", page, re.MULTILINE)
         done = dev.run(*shlex.split(shown), "--json")
         assert done.code == 0, done.err
         refused = dev.run("task", "submit", "publish", '{"title": "Hello"}', "--wait")
