@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -25,8 +25,8 @@ from switchgear.steps.guard import Changed, Guards
 if TYPE_CHECKING:
     from switchgear.agent.attempt import Attempt
     from switchgear.agent.classifying import Judge
-    from switchgear.agent.declare import Agent
     from switchgear.agent.feeder import Feeder
+    from switchgear.resilience.breaker import Breaker
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +58,17 @@ class Breaking:
     """The breakers of one instance, and its tries."""
 
     def __init__(
-        self, agent: Agent, judge: Judge, changed: Callable[[], None], *, seed: str
+        self,
+        policies: Mapping[str, Breaker],
+        judge: Judge,
+        changed: Callable[[], None],
+        *,
+        seed: str,
     ) -> None:
-        """`changed` is told when a breaker changed: the instance announces it. Jitter is drawn from `seed`."""
+        """`policies` by dependency, as for `Guards`; jitter is drawn from `seed`.
+
+        `changed` is told when a breaker changed: the instance announces it.
+        """
         self._changed = changed
         self._judge = judge
         self._loop = asyncio.get_running_loop()
@@ -71,7 +79,7 @@ class Breaking:
         self.feeders: dict[str, Feeder] = {}
         """Told to look again when a breaker changed."""
         self.guards = Guards(
-            agent.breakers,
+            policies,
             monotonic=self._loop.time,
             dice=random.Random(seed).random,  # noqa: S311  # jitter, not a secret: tests repeat it
             on_change=self._heard,

@@ -68,7 +68,7 @@ class Worker:
         self._resources: dict[Any, Any] = dict(replaced or {})
         self._open = AsyncExitStack()
         judge = Classifier(agent.classifiers, clock)
-        self._breaking = Breaking(agent, judge, self._breakers_changed, seed=bus.name)
+        self._breaking = Breaking(agent.breakers, judge, self._breakers_changed, seed=bus.name)
         executing = Executing(None, self._breaking.guards, bus.documents, self._breaking.forget)
         self._open.push_async_callback(executing.close)
         self._watch = Watch(bus)

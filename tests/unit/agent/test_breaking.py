@@ -311,9 +311,8 @@ async def test_a_pull_just_before_a_look_that_is_due_does_not_put_it_off() -> No
     time = virtual_time.of_running_loop()
     time.enter()
     try:
-        agent = Agent("caller", version="1.0.0")
-        agent.breaker("*", msgspec.structs.replace(POLICY, in_a_row=1))
-        breaking = Breaking(agent, classify, lambda: None, seed="1")
+        policies = {"*": msgspec.structs.replace(POLICY, in_a_row=1)}
+        breaking = Breaking(policies, classify, lambda: None, seed="1")
         for name in ("a", "b"):
             tried = breaking.begin(f"needs-{name}")
             tried.met.add(name)
