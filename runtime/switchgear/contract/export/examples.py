@@ -191,7 +191,7 @@ def _ended() -> dict[str, Struct]:
     }
 
 
-def _checkpoints() -> dict[str, Struct]:
+def _commands() -> dict[str, Struct]:
     return {
         "checkpoint": entries.Checkpoint(
             **_held(13, 2, "held", DISPATCHED),
@@ -223,6 +223,11 @@ def _checkpoints() -> dict[str, Struct]:
             executor="process",
             decision=DECISION,
         ),
+    }
+
+
+def _checkpoints() -> dict[str, Struct]:
+    return _commands() | {
         "checkpoint.undo": entries.Checkpoint(
             **_held(22, 2.5, "held", CHECKPOINT),
             key="withdraw",
