@@ -240,7 +240,7 @@ def test_a_cli_gets_what_leads_to_engines_and_none_of_the_agents_credentials() -
         "DOCKER_CONFIG": "/etc/docker",
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318",
     }
-    others = {"SWITCHGEAR_URL": "nats://user:hush@broker", "AWS_SECRET_ACCESS_KEY": "hush"}
+    others = {"SWITCHGEAR_CREDS": "/etc/agent.creds", "AWS_SESSION_TOKEN": "hush"}
     assert dict(DaggerSettings.load(needed | others).environ) == needed
 
 
