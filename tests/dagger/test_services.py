@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from datetime import timedelta
 
@@ -131,3 +132,16 @@ async def test_a_service_that_was_not_started_is_not_stopped(bench: Bench, engin
     error = await bench.failure(spec)
     assert error.dependency == "registry:other.example"
     assert not any("stop" in query for query in engine.queries)
+
+
+async def test_an_engine_that_dies_beside_a_service_is_why_that_one_could_not_be_stopped(
+    bench: Bench, engine: Engine, port: int
+) -> None:
+    spec = container(IMAGE).exec("sleep", "1000")
+    spec = spec.service("db", python(LISTEN, port, 0, ""), ports=[port])
+    task = asyncio.create_task(bench.failure(spec))
+    await until(lambda: engine.host.started == 2)
+    await engine.kill()
+    failed = await task
+    assert (failed.error_class, failed.outcome_known) == ("transient", False)
+    assert "502" in failed.why

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from switchgear.errors import ServiceFailed
 from switchgear.resilience.dagger_failures import NO_PROGRAM
 from switchgear.steps.executors import dagger_script
+from switchgear.steps.executors.dagger_errors import facts
 from switchgear.steps.executors.dagger_session import to_its_end
 from switchgear.steps.service_failure import ended, silent, unstartable
 
@@ -143,8 +144,9 @@ class Services:
             try:
                 async with asyncio.timeout(_STOPPING):
                     await asyncio.gather(*(made.stop(kill=True) for _, made in self._all))
-            except Exception:  # noqa: BLE001  # whatever it is: only the end of the session ends them now
-                self._link.lose("a step's services could not be stopped")
+            except Exception as error:  # noqa: BLE001  # whatever it is: only the end of the session ends them now
+                why = facts(error).message or type(error).__name__
+                self._link.lose(f"a step's services could not be stopped: {why}")
 
         await to_its_end(stop())
 
