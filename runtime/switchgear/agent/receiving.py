@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from datetime import timedelta
+from weakref import WeakValueDictionary
 
 from switchgear.agent import children, ending
 from switchgear.agent.attempt import Attempt, CancelledMeanwhile, How, Lost
@@ -19,6 +20,7 @@ from switchgear.lifecycle import holding
 from switchgear.lifecycle.history import History
 from switchgear.resilience.classify import crash_loop, too_late
 from switchgear.tasks.asking import ask
+from switchgear.tasks.scopes import scope_of
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +38,19 @@ class Receiving:
         self._clock = clock
         self._principal = principal
         self._connected = clock.now()
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         bus.on_reconnect(self._reconnected)
 
     def _reconnected(self) -> None:
         self._connected = self._clock.now()
+
+    def turn(self, delivery: Delivery) -> asyncio.Lock:
+        """The task's: held until its attempt stands among the running ones, so that a second delivery sees it there."""
+        scope = scope_of(delivery.stored.subject)
+        turn = self._turns.get(scope)
+        if turn is None:
+            turn = self._turns[scope] = asyncio.Lock()
+        return turn
 
     async def receive(
         self, delivery: Delivery, running: dict[str, Attempt], cancels: dict[str, float]

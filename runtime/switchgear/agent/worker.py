@@ -237,11 +237,12 @@ class Worker:
     async def _attempt(self, declared: Declared[Any, Any], delivery: Delivery, tried: Try) -> None:
         attempt: Attempt | None = None
         try:
-            attempt = await self._receiving.receive(delivery, self._running, self._cancels)
-            if attempt is None:
-                return
-            attempt.running = asyncio.current_task()
-            self._running[attempt.subject.task] = attempt
+            async with self._receiving.turn(delivery):
+                attempt = await self._receiving.receive(delivery, self._running, self._cancels)
+                if attempt is None:
+                    return
+                attempt.running = asyncio.current_task()
+                self._running[attempt.subject.task] = attempt
             self._announcer.stir()
             if attempt.subject.task in self._cancels:
                 await self._cancel_before_run(attempt)

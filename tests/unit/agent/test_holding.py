@@ -13,7 +13,7 @@ import pytest
 from switchgear import Agent, Context, TaskCancelled, TaskDead, TaskExpired
 from switchgear.agent.attempt import CancelledMeanwhile
 from switchgear.agent.settings import WorkerSettings
-from switchgear.bus.port import Appended, Refused
+from switchgear.bus.port import Appended, Delivery, Refused
 from switchgear.contract import entries
 from switchgear.contract.values import Failure
 from switchgear.tasks.requests import request_cancel
@@ -507,3 +507,29 @@ async def test_stop_in_the_midst_of_everything_loses_nothing() -> None:
     assert [history.voids for history in histories] == [[]] * 60
     assert {history.crashes for history in histories} == {0}
     assert {history.failures for history in histories} == {0}
+
+
+async def test_a_dispatch_that_comes_twice_at_once_runs_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As after a cut: a lane made anew and a restarted broker both hand it over, and each one's read finds it new."""
+    gate = Gate()
+    async with stage() as on:
+        first = await on.join(gated(gate))
+        [feeder] = first.worker._feeders.values()
+        begin = feeder._begin
+
+        def twice(delivery: Delivery) -> None:
+            first.worker._receiving._reconnected()
+            begin(delivery)
+            begin(delivery)
+
+        monkeypatch.setattr(feeder, "_begin", twice)
+        handle = await on.mesh.submit("pass", Number(1))
+        await until(lambda: gate.inside > 0)
+        await asyncio.sleep(1)
+        assert gate.inside == 1
+        gate.open()
+        assert await handle.result() == {"n": 1}
+    assert gate.entered == 1
+    assert on.events(handle.id) == ["submitted", "dispatched", "completed"]
