@@ -62,6 +62,7 @@ class Settling:
         for _ in range(TRIES):
             if history is None:
                 history = await self._viewing.histories.now(scope)
+                occasion = _found(occasion, history)
             if occasion.lost and history.live_dispatch != occasion.lost:
                 return
             seen = self._registry.table.version
@@ -100,6 +101,13 @@ class Settling:
             scope=history.scope,
             expect=history.last,
         )
+
+
+def _found(occasion: Occasion, history: History) -> Occasion:
+    """Of what is read anew: it is no fresh submission any more, so that the own clock says nothing (ADR 0020)."""
+    if occasion != ENTRY or not history.valid:
+        return occasion
+    return Occasion(at=history.valid[-1].stored.time)
 
 
 def _lacks_capacity(decision: Decision) -> bool:

@@ -1,13 +1,20 @@
 """Several coordinators: they share the work through the ledger, and one may die at any time."""
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime, timedelta
 
 import pytest
 
 from switchgear import Agent, Context, TaskCancelled, TaskDead
+from switchgear.clock import Clock
+from switchgear.coordinator.service import Coordinator
+from switchgear.lifecycle.history import fold
 from tests.unit.agent.stage import Gate, Number, stage, until
+from tests.unit.coordinator.desk import FAILURE, desk
 
 
 def worker() -> Agent:
@@ -118,3 +125,32 @@ async def test_dead_end_is_decided_by_one_replica() -> None:
                 await task.result()
             assert on.events(task.id).count("dead") == 1
             assert on.history(task.id).voids == []
+
+
+class Ahead:
+    """A clock that an hour was added to."""
+
+    def __init__(self, true: Clock) -> None:
+        self._true = true
+
+    def now(self) -> datetime:
+        return self._true.now() + timedelta(hours=1)
+
+
+async def test_a_late_replica_whose_clock_is_ahead_ends_no_pause_early() -> None:
+    """It decides about the submission as it came, is refused, and then finds a retry that waits."""
+    async with desk() as on:
+        await on.offer()
+        on.submit("t")
+        await on.reach("t", "dispatched")
+        on.say("t", "attempt-failed", error=FAILURE)
+        waiting = (await on.reach("t", "waiting")).waiting
+        scope = on.scope("t")
+        came = fold(scope, on.broker.ledger.under(scope)[:1])
+        late = Coordinator(on.coordinators[0][1], Ahead(on.clock))
+        await late._arriving._settling.settle(scope, history=came)
+        assert on.events("t") == ["submitted", "dispatched", "attempt-failed", "waiting"]
+        again = (await on.reach("t", "dispatched", 2)).valid[-1].stored
+        assert waiting is not None
+        assert waiting.until is not None
+        assert again.time >= waiting.until
