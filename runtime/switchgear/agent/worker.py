@@ -241,9 +241,7 @@ class Worker:
                 attempt = await self._receiving.receive(delivery, self._running, self._cancels)
                 if attempt is None:
                     return
-                attempt.running = asyncio.current_task()
-                self._running[attempt.subject.task] = attempt
-            self._announcer.stir()
+                self._runs(attempt)
             if attempt.subject.task in self._cancels:
                 await self._cancel_before_run(attempt)
             await self._handling.handle(attempt, declared)
@@ -270,6 +268,11 @@ class Worker:
                     del self._running[attempt.subject.task]
                     self._announcer.stir()
             self._feeders[declared.name].freed()
+
+    def _runs(self, attempt: Attempt) -> None:
+        attempt.running = asyncio.current_task()
+        self._running[attempt.subject.task] = attempt
+        self._announcer.stir()
 
     async def _handed_back(self, delivery: Delivery, attempt: Attempt | None) -> None:
         """The worker stops: the task goes back to its lane, unless it was lost or is ending."""
