@@ -9,7 +9,7 @@ from statistics import median
 
 from benchmarks.results import Results
 from switchgear.steps.executor import Asked
-from switchgear.steps.executors.dagger import DaggerExecutor
+from switchgear.steps.executors.dagger.executor import DaggerExecutor
 from switchgear.steps.runner import Runner
 from switchgear.steps.settings import StepSettings
 from switchgear.steps.spec import container

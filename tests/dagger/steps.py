@@ -12,7 +12,7 @@ import pytest
 from switchgear.agent.executing import guarded
 from switchgear.errors import StepFailed
 from switchgear.steps.executor import Asked
-from switchgear.steps.executors.dagger import DaggerExecutor
+from switchgear.steps.executors.dagger.executor import DaggerExecutor
 from switchgear.steps.guard import Guards
 from switchgear.steps.result import RunResult
 from switchgear.steps.runner import Runner

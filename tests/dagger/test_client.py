@@ -13,8 +13,8 @@ from switchgear.agent.dagger_client import dagger_client
 from switchgear.clock import SYSTEM
 from switchgear.errors import ConfigError, StepFailed
 from switchgear.resilience.breaker import Breaker
-from switchgear.steps.executors.dagger_lone import lone
-from switchgear.steps.executors.dagger_settings import DaggerSettings
+from switchgear.steps.executors.dagger.lone import lone
+from switchgear.steps.executors.dagger.settings import DaggerSettings
 from switchgear.steps.guard import Guards
 from tests.dagger.engine import Engine, Fault
 from tests.dagger.steps import IMAGE, until

@@ -316,7 +316,7 @@ async def test_a_malformed_answer_is_a_classified_failure_and_nothing_breaks(
 async def test_a_token_that_is_refused_is_a_matter_of_credentials(
     make_bench: MakeBench, engine: Engine
 ) -> None:
-    from switchgear.steps.executors.dagger_settings import ProvidedSession
+    from switchgear.steps.executors.dagger.settings import ProvidedSession
 
     bench = make_bench(provided=ProvidedSession(engine.port, "wrong"))
     failed = await bench.failure(shell("true"))
@@ -326,7 +326,7 @@ async def test_a_token_that_is_refused_is_a_matter_of_credentials(
 async def test_a_provided_session_that_is_gone_is_transient(
     make_bench: MakeBench, engine: Engine
 ) -> None:
-    from switchgear.steps.executors.dagger_settings import ProvidedSession
+    from switchgear.steps.executors.dagger.settings import ProvidedSession
 
     port, token = await engine.provided()
     bench = make_bench(provided=ProvidedSession(port, token))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from switchgear.errors import StepFailed
-from switchgear.steps.executors.dagger_settings import ProvidedSession
+from switchgear.steps.executors.dagger.settings import ProvidedSession
 from switchgear.steps.result import RunResult
 from switchgear.steps.spec import StepSpec
 from tests.dagger.conftest import MakeBench

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from switchgear.steps.executors.dagger_link import gives_version, probe
-from switchgear.steps.executors.dagger_session import to_its_end
+from switchgear.steps.executors.dagger.link import gives_version, probe
+from switchgear.steps.executors.dagger.session import to_its_end
 from switchgear.steps.spec import container
 from tests.dagger.conftest import MakeBench
 from tests.dagger.engine import Engine, Fault

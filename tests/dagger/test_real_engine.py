@@ -26,8 +26,8 @@ import pytest_asyncio
 from msgspec.structs import replace
 
 from switchgear.clock import SYSTEM
-from switchgear.steps.executors.dagger import DaggerExecutor
-from switchgear.steps.executors.dagger_settings import DaggerSettings
+from switchgear.steps.executors.dagger.executor import DaggerExecutor
+from switchgear.steps.executors.dagger.settings import DaggerSettings
 from switchgear.steps.guard import Guards
 from switchgear.steps.settings import StepSettings
 from switchgear.steps.spec import StepSpec, container

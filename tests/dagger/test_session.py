@@ -14,9 +14,9 @@ import pytest
 from msgspec.structs import replace
 
 from switchgear.errors import ConfigError
-from switchgear.steps.executors.dagger_errors import SessionFailed
-from switchgear.steps.executors.dagger_session import CliSession, environment
-from switchgear.steps.executors.dagger_settings import DaggerSettings
+from switchgear.steps.executors.dagger.errors import SessionFailed
+from switchgear.steps.executors.dagger.session import CliSession, environment
+from switchgear.steps.executors.dagger.settings import DaggerSettings
 from tests.dagger.conftest import MakeBench
 from tests.dagger.engine import Engine
 from tests.dagger.steps import Bench, alive, shell, until
@@ -146,8 +146,8 @@ async def test_a_cli_dies_with_an_agent_that_is_killed(
     seen = tmp_path / "environment"
     script = (
         "import asyncio, sys, msgspec\n"
-        "from switchgear.steps.executors.dagger_session import CliSession\n"
-        "from switchgear.steps.executors.dagger_settings import DaggerSettings\n"
+        "from switchgear.steps.executors.dagger.session import CliSession\n"
+        "from switchgear.steps.executors.dagger.settings import DaggerSettings\n"
         "asyncio.run(CliSession.start(msgspec.json.decode(sys.argv[1], type=DaggerSettings)))\n"
     )
     import msgspec
@@ -191,7 +191,7 @@ async def test_t22_a_session_is_given_back_on_close_while_the_engine_waits_for_i
 async def test_a_provided_session_is_used_and_never_ended(
     make_bench: MakeBench, engine: Engine
 ) -> None:
-    from switchgear.steps.executors.dagger_settings import ProvidedSession
+    from switchgear.steps.executors.dagger.settings import ProvidedSession
 
     port, token = await engine.provided()
     bench = make_bench(provided=ProvidedSession(port, token), cli="")
@@ -254,7 +254,7 @@ async def test_an_engine_that_is_late_once_keeps_its_steps(
         asked.append(bool(asked))
         return asked[-1]
 
-    monkeypatch.setattr("switchgear.steps.executors.dagger_link.probe", late_once)
+    monkeypatch.setattr("switchgear.steps.executors.dagger.link.probe", late_once)
     step = bench.begin(shell("sleep 1000"))
     await engine.running()
     await until(lambda: len(asked) > 2)

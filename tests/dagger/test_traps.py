@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from switchgear.steps.executors import dagger_errors, dagger_pipeline
-from switchgear.steps.executors.dagger_link import connect
+from switchgear.steps.executors.dagger import errors, pipeline
+from switchgear.steps.executors.dagger.link import connect
 from switchgear.steps.spec import container
 from tests.dagger.conftest import MakeBench
 from tests.dagger.engine import Engine, Fault
@@ -52,7 +52,7 @@ async def test_t2_an_exhausted_retry_of_somebody_elses_is_unwrapped() -> None:
     class TransportError(Exception):
         pass
 
-    found = dagger_errors.facts(RetryError(TransportError("gone")))
+    found = errors.facts(RetryError(TransportError("gone")))
     assert (found.kinds[0], found.message) == ("TransportError", "gone")
 
 
@@ -166,11 +166,9 @@ async def test_t15_what_differs_in_each_message_is_cut_off() -> None:
     class QueryError(Exception):
         pass
 
-    found = dagger_errors.facts(QueryError("exit code: 3 [traceparent:abc-def]"))
+    found = errors.facts(QueryError("exit code: 3 [traceparent:abc-def]"))
     assert found.message == "exit code: 3"
-    found = dagger_errors.facts(
-        OSError("it said 502\nFor more information check: https://x.org/502")
-    )
+    found = errors.facts(OSError("it said 502\nFor more information check: https://x.org/502"))
     assert found.message == "it said 502"
 
 
@@ -282,7 +280,7 @@ async def test_t25_a_service_never_outlives_its_step(bench: Bench, engine: Engin
 
 
 def test_exported_directories_hold_nothing_stale() -> None:
-    assert "wipe=True" in Path(dagger_pipeline.__file__).read_text("utf-8")
+    assert "wipe=True" in Path(pipeline.__file__).read_text("utf-8")
 
 
 def loaded(statement: str, *paths: str) -> set[str]:
@@ -299,9 +297,9 @@ def loaded(statement: str, *paths: str) -> set[str]:
     [
         "import switchgear",
         "from switchgear import *",
-        "import switchgear.steps.executors.dagger, switchgear.steps.executors.dagger_links",
+        "import switchgear.steps.executors.dagger.executor, switchgear.steps.executors.dagger.links",
         (
-            "from switchgear.steps.executors.dagger import DaggerExecutor as D;"
+            "from switchgear.steps.executors.dagger.executor import DaggerExecutor as D;"
             "from switchgear.steps.settings import StepSettings as S;"
             "D.configured(S(), {'_EXPERIMENTAL_DAGGER_CLI_BIN': '/x'})"
         ),
@@ -322,7 +320,7 @@ async def test_a_connect_works_where_httpx2_can_be_imported(engine: Engine, tmp_
     script = (
         "import asyncio, importlib.util\n"
         "assert importlib.util.find_spec('httpx2')\n"
-        "from switchgear.steps.executors.dagger_link import connect\n"
+        "from switchgear.steps.executors.dagger.link import connect\n"
         "async def main():\n"
         f"    client, connection = await connect({port}, {token!r})\n"
         "    print(await client.version())\n"

@@ -51,7 +51,7 @@ class Classifier:
 def _of_an_engine(error: BaseException) -> Verdict:
     """What an exception of the Dagger SDK means that a handler let pass, from its own use of an engine."""
     from switchgear.resilience.dagger_failures import dagger_finding
-    from switchgear.steps.executors.dagger_errors import facts
+    from switchgear.steps.executors.dagger.errors import facts
 
     return dagger_finding(facts(error)).verdict
 

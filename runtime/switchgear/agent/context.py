@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from switchgear.agent.saga import Saga
     from switchgear.agent.waiting import Inbox
     from switchgear.contract.capability import AnyCapability
-    from switchgear.steps.executors.dagger_link import Client as DaggerClient
+    from switchgear.steps.executors.dagger.link import Client as DaggerClient
     from switchgear.steps.result import RunResult
     from switchgear.steps.spec import StepSpec
     from switchgear.tasks.handle import TaskHandle

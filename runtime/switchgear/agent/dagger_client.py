@@ -1,6 +1,6 @@
 """`ctx.dagger()`: the SDK's client for a handler's own calls, on a session that nobody shares, behind the breaker.
 
-Above: `context`. Below: `steps/executors/dagger_lone.py`. The handler's own queries are not steps: nothing of them is
+Above: `context`. Below: `steps/executors/dagger/lone.py`. The handler's own queries are not steps: nothing of them is
 recorded, so they belong into a step, which repeats them as a whole.
 """
 
@@ -15,7 +15,7 @@ from switchgear.errors import ConfigError, ExtraMissing
 from switchgear.resilience.dagger_failures import DAGGER, dagger_finding
 
 if TYPE_CHECKING:
-    from switchgear.steps.executors.dagger_link import Client
+    from switchgear.steps.executors.dagger.link import Client
     from switchgear.steps.guard import Guards, Permit
 
 
@@ -24,7 +24,7 @@ async def dagger_client(guards: Guards | None) -> AsyncGenerator[Client]:
     """A client for the block. Raises ConfigError, ExtraMissing, BreakerOpen, StepFailed where no session can be had."""
     from importlib.util import find_spec
 
-    from switchgear.steps.executors.dagger_settings import CLI, DaggerSettings
+    from switchgear.steps.executors.dagger.settings import CLI, DaggerSettings
 
     settings = DaggerSettings.load(os.environ)
     if not settings.configured:
@@ -35,7 +35,7 @@ async def dagger_client(guards: Guards | None) -> AsyncGenerator[Client]:
         )
     if find_spec("dagger") is None:
         raise ExtraMissing("ctx.dagger()", "dagger")
-    from switchgear.steps.executors.dagger_lone import lone
+    from switchgear.steps.executors.dagger.lone import lone
 
     async with AsyncExitStack() as stack:
         permit = None
@@ -52,7 +52,7 @@ async def dagger_client(guards: Guards | None) -> AsyncGenerator[Client]:
 
 def _judge(permit: Permit, error: Exception) -> None:
     """Say what the block's failure says of the engine: one of the handler's own code says nothing."""
-    from switchgear.steps.executors.dagger_errors import facts
+    from switchgear.steps.executors.dagger.errors import facts
 
     if not type(error).__module__.startswith(("dagger", "gql")):
         permit.release()

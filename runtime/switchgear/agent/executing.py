@@ -60,7 +60,7 @@ class Executing:
 
 def composed(guards: Guards | None = None, rollouts: RolloutTable | None = None) -> Runner:
     """A runner as the environment configures it. Imported here: an agent without commands never pays for it."""
-    from switchgear.steps.executors.dagger import DaggerExecutor
+    from switchgear.steps.executors.dagger.executor import DaggerExecutor
     from switchgear.steps.executors.process import ProcessExecutor
     from switchgear.steps.settings import StepSettings
 

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from switchgear.contract.queries import Moment
 from switchgear.steps import images
-from switchgear.steps.executors.dagger_settings import DaggerSettings
+from switchgear.steps.executors.dagger.settings import DaggerSettings
 from switchgear.steps.settings import StepSettings
 
 _RUN: Final = re.compile(r"run .+? \((?P<executor>\w+), (?P<isolation>[\w ]+)\)")

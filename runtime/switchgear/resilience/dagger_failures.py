@@ -1,6 +1,6 @@
 """What failures around a Dagger engine mean: from plain facts of an SDK exception to a class and a remedy. Pure.
 
-Above: `steps/executors/dagger_errors.py`, which takes the facts from an exception. Whether the path of the failed query
+Above: `steps/executors/dagger/errors.py`, which takes the facts from an exception. Whether the path of the failed query
 says `from` (the image) or `withExec` (the run) decides more than any text does.
 """
 

@@ -1,7 +1,7 @@
 """The seam between steps and the ways to run them.
 
 Above: `runner`, which chooses an executor by a `Plan`, asks the `Guard` (breakers), judges the outcome.
-Below, and not knowing each other: `executors/process.py` (bubblewrap), `executors/dagger*.py` (an engine).
+Below, and not knowing each other: `executors/process.py` (bubblewrap), `executors/dagger/` (an engine).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from nats.aio.client import Client
 from switchgear import Agent, Breaker, Context, Retry, container
 from switchgear.agent import process
 from switchgear.settings import Settings
-from switchgear.steps.executors import dagger_settings
+from switchgear.steps.executors.dagger import settings
 from tests.faults.programs.agent import GATE, PATIENCE, Text
 
 CONCURRENCY = 4
@@ -65,7 +65,7 @@ def declare(url: str) -> Agent:
 def main() -> None:
     """Serve until SIGTERM."""
     url, cli, runner = sys.argv[1:]
-    os.environ.update({dagger_settings.CLI: cli, dagger_settings.RUNNER: runner})
+    os.environ.update({settings.CLI: cli, settings.RUNNER: runner})
     logging.basicConfig(stream=sys.stderr, level=logging.INFO)
     asyncio.run(process.serve(declare(url), Settings(url=url)))
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from switchgear.steps.executors import dagger_script
-from switchgear.steps.executors.dagger_lines import Lines, beginning
+from switchgear.steps.executors.dagger import script
+from switchgear.steps.executors.dagger.lines import Lines, beginning
 from switchgear.steps.spec import container
 
 PLAIN = {9, *range(32, 127)}
@@ -153,8 +153,8 @@ def test_a_script_sends_every_byte_of_both_outputs_while_its_command_runs(
     gate = tmp_path / "gate"
     text = f"cat data; cat data >&2; while [ ! -e {gate} ]; do sleep 0.05; done; printf end"
     spec = container("any").exec("sh", "-c", text)
-    argv = [found, *(["sh"] if shell == "busybox" else []), "-c", dagger_script.script(spec)]
-    environ = {"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path), dagger_script.RUN: "0a"}
+    argv = [found, *(["sh"] if shell == "busybox" else []), "-c", script.script(spec)]
+    environ = {"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path), script.RUN: "0a"}
     wanted = told([*(tmp_path / "data").read_bytes().split(b"\n")[:-1]])
     ear = Ear()
     with subprocess.Popen(
@@ -167,7 +167,7 @@ def test_a_script_sends_every_byte_of_both_outputs_while_its_command_runs(
         while (ear.stdout, ear.stderr) != (wanted, wanted) and process.poll() is None:
             ear.lines.feed(process.stderr.readline().decode("ascii"))
         gate.touch()
-        frame = dagger_script.parse(spec, process.stdout.read().decode(errors="replace"))
+        frame = script.parse(spec, process.stdout.read().decode(errors="replace"))
         assert process.stderr.read() == b""
     ear.lines.end((frame.stdout, frame.stderr), frame.lines)
     assert (ear.stdout, ear.stderr) == ([*wanted, "end"], wanted)

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from switchgear.steps.executors import dagger_script, dagger_service
-from switchgear.steps.executors.dagger_script import Frame
+from switchgear.steps.executors.dagger import script
+from switchgear.steps.executors.dagger.script import Frame
+from switchgear.steps.executors.dagger.service import argv
 from switchgear.steps.spec import StepSpec, container
 from tests.patience import PATIENCE
 
@@ -54,18 +55,18 @@ def ran(programs: Path, tmp_path: Path) -> RunScript:
         work = tmp_path / "work"
         work.mkdir(exist_ok=True)
         done = subprocess.run(
-            [programs / "sh", "-c", dagger_script.script(spec), dagger_script.mark(spec)],
+            [programs / "sh", "-c", script.script(spec), script.mark(spec)],
             input=(spec.input or "").encode(),
             capture_output=True,
             cwd=work,
-            env={"PATH": str(programs), "TMPDIR": str(tmp_path), dagger_script.RUN: "here"},
+            env={"PATH": str(programs), "TMPDIR": str(tmp_path), script.RUN: "here"},
             check=False,
             timeout=PATIENCE,
         )
         failed = done.returncode != 0
         out, err = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
         # An engine strips what a failed execution wrote.
-        return dagger_script.parse(spec, *((out.strip(), err.strip()) if failed else (out,)))
+        return script.parse(spec, *((out.strip(), err.strip()) if failed else (out,)))
 
     return run
 
@@ -133,7 +134,7 @@ def test_a_step_that_may_be_cached_fails_with_its_error_output_apart(ran: RunScr
 
 def serve(programs: Path, spec: StepSpec) -> tuple[int, str, str]:
     """Run the script of its service to its end: exit code and outputs, which what it left may hold open."""
-    _, *words = dagger_service.argv(spec.services[0])
+    _, *words = argv(spec.services[0])
     out, err = programs / "out", programs / "err"
     with out.open("wb") as first, err.open("wb") as second:
         code = subprocess.call(

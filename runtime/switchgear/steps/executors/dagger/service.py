@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from switchgear.errors import ServiceFailed
 from switchgear.resilience.dagger_failures import NO_PROGRAM
-from switchgear.steps.executors import dagger_script
-from switchgear.steps.executors.dagger_errors import facts
-from switchgear.steps.executors.dagger_session import to_its_end
+from switchgear.steps.executors.dagger import script
+from switchgear.steps.executors.dagger.errors import facts
+from switchgear.steps.executors.dagger.session import to_its_end
 from switchgear.steps.service_failure import ended, silent, unstartable
 
 if TYPE_CHECKING:
     import dagger
 
-    from switchgear.steps.executors.dagger_link import Link
+    from switchgear.steps.executors.dagger.link import Link
     from switchgear.steps.spec import Service
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ echo "@DEAF@$((0x$d))" >&2; kill -9 $$
 def argv(service: Service) -> list[str]:
     """How a service is started: its last command takes the shell's place."""
     *before, last = (shlex.join(argv) for argv in service.spec.commands)
-    text = dagger_script.limits(service.spec) + " && ".join([*before, f"exec {last}"])
+    text = script.limits(service.spec) + " && ".join([*before, f"exec {last}"])
     if service.ports:
         ports = " ".join(f"{port:04X}" for port in service.ports)
         watch = _WATCH.replace("@PORTS@", ports).replace("@DEAF@", _DEAF).replace("@OWN@", _OWN)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import msgspec
 from msgspec import Struct
 
-from switchgear.steps.executors import dagger_lines
+from switchgear.steps.executors.dagger import lines
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ class Output:
     def _record(self, span: tuple[str, str], text: str) -> None:
         heard = self._spans.get(span)
         if heard is None:
-            found = dagger_lines.beginning(text)
+            found = lines.beginning(text)
             if found is None or found[0] not in self._runs:
                 return
             heard = self._spans[span] = self._runs[found[0]]

@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from switchgear.resilience.dagger_failures import dagger_finding, not_begun
-from switchgear.steps.executors.dagger_errors import facts, failed
-from switchgear.steps.executors.dagger_link import Link
-from switchgear.steps.executors.dagger_session import to_its_end
+from switchgear.steps.executors.dagger.errors import facts, failed
+from switchgear.steps.executors.dagger.link import Link
+from switchgear.steps.executors.dagger.session import to_its_end
 
 if TYPE_CHECKING:
-    from switchgear.steps.executors.dagger_link import Client
-    from switchgear.steps.executors.dagger_settings import DaggerSettings
+    from switchgear.steps.executors.dagger.link import Client
+    from switchgear.steps.executors.dagger.settings import DaggerSettings
 
 KEY = "dagger"
 

@@ -12,8 +12,9 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from switchgear.steps import fetching, images
-from switchgear.steps.executors import dagger_script, dagger_service
-from switchgear.steps.executors.dagger_script import RUN, is_volatile
+from switchgear.steps.executors.dagger import script
+from switchgear.steps.executors.dagger.script import RUN, is_volatile
+from switchgear.steps.executors.dagger.service import argv
 from switchgear.steps.sources import Git
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def execution(container: dagger.Container, spec: StepSpec, run: str) -> dagger.C
     """The container after the step. `run` differs each time: what ran is never taken for what an engine remembers."""
     # Without it the engine would answer a step that it has run before from its cache.
     add = container.with_volatile_variable if spec.reusable else container.with_env_variable
-    argv = ["sh", "-c", dagger_script.script(spec), dagger_script.mark(spec)]
+    argv = ["sh", "-c", script.script(spec), script.mark(spec)]
     return add(RUN, run).with_exec(argv, stdin=spec.input or "")
 
 
@@ -158,13 +159,13 @@ def service(container: dagger.Container, service: Service, run: str) -> dagger.S
         container = container.with_exposed_port(port)
     if not service.spec.commands:
         return container.as_service(use_entrypoint=True)
-    return container.as_service(args=dagger_service.argv(service))
+    return container.as_service(args=argv(service))
 
 
 async def export(
     container: dagger.Container,
     spec: StepSpec,
-    kinds: Sequence[dagger_script.Kind],
+    kinds: Sequence[script.Kind],
     folder: Path,
     workspace: Workspace,
 ) -> dict[str, Path]:

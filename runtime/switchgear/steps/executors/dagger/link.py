@@ -15,9 +15,9 @@ import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from switchgear.steps.executors.dagger_errors import SessionLost
-from switchgear.steps.executors.dagger_output import Output
-from switchgear.steps.executors.dagger_session import CliSession, to_its_end
+from switchgear.steps.executors.dagger.errors import SessionLost
+from switchgear.steps.executors.dagger.output import Output
+from switchgear.steps.executors.dagger.session import CliSession, to_its_end
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Client: TypeAlias = dagger.Client
     Container: TypeAlias = dagger.Container
 
-    from switchgear.steps.executors.dagger_settings import DaggerSettings
+    from switchgear.steps.executors.dagger.settings import DaggerSettings
 
 _CLOSING = 2.0
 """Seconds for a client to close its connections."""

@@ -1,8 +1,8 @@
 """Runs steps in the containers of a Dagger engine.
 
-Above: the runner, which asks the engine's breaker first. Below: `dagger_links` (the shared session), `dagger_images`
-(pulls, under the breakers of registries), `dagger_pipeline` (spec to SDK calls), `dagger_script` (what runs inside),
-`dagger_lines` (what it tells meanwhile), `dagger_errors` (what failures mean).
+Above: the runner, which asks the engine's breaker first. Below: `links` (the shared session), `images`
+(pulls, under the breakers of registries), `pipeline` (spec to SDK calls), `script` (what runs inside),
+`lines` (what it tells meanwhile), `errors` (what failures mean).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from switchgear.resilience.classes import DISK, FILES, PROCESSES
 from switchgear.resilience.dagger_failures import Finding, dagger_finding, not_begun
 from switchgear.steps import shortage
 from switchgear.steps.executor import Health, OnLine, Unsupported
-from switchgear.steps.executors import dagger_pipeline, dagger_script
-from switchgear.steps.executors.dagger_errors import SessionFailed, facts, failed
-from switchgear.steps.executors.dagger_images import Images
-from switchgear.steps.executors.dagger_lines import Lines
-from switchgear.steps.executors.dagger_links import Links
-from switchgear.steps.executors.dagger_script import UNHEARD
-from switchgear.steps.executors.dagger_service import Services
-from switchgear.steps.executors.dagger_settings import DaggerSettings
+from switchgear.steps.executors.dagger import pipeline, script
+from switchgear.steps.executors.dagger.errors import SessionFailed, facts, failed
+from switchgear.steps.executors.dagger.images import Images
+from switchgear.steps.executors.dagger.lines import Lines
+from switchgear.steps.executors.dagger.links import Links
+from switchgear.steps.executors.dagger.script import UNHEARD
+from switchgear.steps.executors.dagger.service import Services
+from switchgear.steps.executors.dagger.settings import DaggerSettings
 from switchgear.steps.result import Limits, Outcome
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
     import dagger
 
-    from switchgear.steps.executors.dagger_link import Link
-    from switchgear.steps.executors.dagger_script import Frame
+    from switchgear.steps.executors.dagger.link import Link
+    from switchgear.steps.executors.dagger.script import Frame
     from switchgear.steps.guard import Guards
     from switchgear.steps.images import Image
     from switchgear.steps.settings import StepSettings
@@ -101,7 +101,7 @@ class DaggerExecutor:
 
     def _missing(self, spec: StepSpec) -> Unsupported | None:
         """An archive or directory that is not there, also one that an alias names."""
-        image = dagger_pipeline.resolved(spec, self._settings.aliases)
+        image = pipeline.resolved(spec, self._settings.aliases)
         if image.kind == "registry" or os.path.exists(image.text):  # noqa: PTH110 - spec holds text
             return None
         return Unsupported(
@@ -123,7 +123,7 @@ class DaggerExecutor:
     ) -> Outcome:
         """Run it. Raises StepFailed, BreakerOpen before it runs, and what this host or the store raises."""
         known = {} if self._engine.provided else dict(self._engine.environ)
-        prepared = await dagger_pipeline.prepare(spec, workspace, known, self._guards)
+        prepared = await pipeline.prepare(spec, workspace, known, self._guards)
         lines = Lines(on_line, [workspace.secret(one) for one in spec.secrets])
         async with self._slots:
             try:
@@ -150,7 +150,7 @@ class DaggerExecutor:
     async def _try(
         self,
         spec: StepSpec,
-        prepared: Sequence[dagger_pipeline.Prepared],
+        prepared: Sequence[pipeline.Prepared],
         workspace: Workspace,
         lines: Lines,
         *,
@@ -177,7 +177,7 @@ class DaggerExecutor:
     ) -> NoReturn:
         """Say what the failure means, for the session and for the step. Raises OSError for a full disk of this host."""
         workspace = step.workspace
-        found = facts(error, own=dagger_script.mark(step.spec))
+        found = facts(error, own=script.mark(step.spec))
         finding = dagger_finding(found, registry=step.pulling or step.image.host)
         if not workspace.in_doubt:
             finding = not_begun(finding)
@@ -211,13 +211,13 @@ class _Step:
         aliases: Mapping[str, str],
         images: Images,
         spec: StepSpec,
-        prepared: Sequence[dagger_pipeline.Prepared],
+        prepared: Sequence[pipeline.Prepared],
         workspace: Workspace,
         lines: Lines,
     ) -> None:
         """`prepared`: of each of `spec.specs`."""
         self.spec = spec
-        self.image = dagger_pipeline.resolved(spec, aliases)
+        self.image = pipeline.resolved(spec, aliases)
         self.workspace = workspace
         self.ran = False
         """Whether its commands have ended: what fails then, such as an export, is no reason to run them again."""
@@ -244,13 +244,13 @@ class _Step:
         try:
             own, *others = self._prepared
             for service, prepared in zip(self.spec.services, others, strict=True):
-                image = dagger_pipeline.resolved(service.spec, self._aliases)
+                image = pipeline.resolved(service.spec, self._aliases)
                 theirs = await self._base(link, image)
-                theirs = dagger_pipeline.surround(client, theirs, service.spec, prepared)
-                made = services.add(service, dagger_pipeline.service(theirs, service, self._run))
+                theirs = pipeline.surround(client, theirs, service.spec, prepared)
+                made = services.add(service, pipeline.service(theirs, service, self._run))
                 container = container.with_service_binding(service.name, made)
-            container = dagger_pipeline.surround(client, container, self.spec, own)
-            after = dagger_pipeline.execution(container, self.spec, self._run)
+            container = pipeline.surround(client, container, self.spec, own)
+            after = pipeline.execution(container, self.spec, self._run)
             await services.start()
             return await services.during(self._executed(after, self._heard(link)))
         finally:
@@ -278,7 +278,7 @@ class _Step:
         try:
             with heard:
                 async with asyncio.timeout(self._longest):
-                    frame = dagger_script.parse(self.spec, await after.stdout())
+                    frame = script.parse(self.spec, await after.stdout())
         except dagger.ExecError as error:
             frame = self._frame_of(error)
         self.ran = True
@@ -303,25 +303,23 @@ class _Step:
 
     def _frame_of(self, error: dagger.ExecError) -> Frame:
         """What the script told, if it was the script that failed."""
-        if dagger_script.mark(self.spec) not in error.command:
+        if script.mark(self.spec) not in error.command:
             raise error
         try:
-            return dagger_script.parse(self.spec, error.stdout, error.stderr)
-        except dagger_script.Unframed:
+            return script.parse(self.spec, error.stdout, error.stderr)
+        except script.Unframed:
             raise error from None
 
     async def _exported(self, after: dagger.Container, frame: Frame) -> dict[str, Path]:
         folder: Path = self.workspace.directory / "outputs"
         async with asyncio.timeout(self._longest):
-            return await dagger_pipeline.export(
-                after, self.spec, frame.outputs, folder, self.workspace
-            )
+            return await pipeline.export(after, self.spec, frame.outputs, folder, self.workspace)
 
 
 async def _answers(engine: DaggerSettings) -> bool:
     """Whether an engine answers through a session that is opened for the question alone. Raises SessionFailed."""
-    from switchgear.steps.executors.dagger_link import probe
-    from switchgear.steps.executors.dagger_session import CliSession
+    from switchgear.steps.executors.dagger.link import probe
+    from switchgear.steps.executors.dagger.session import CliSession
 
     seconds = engine.health_timeout.total_seconds()
     if engine.provided is not None:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from switchgear.resilience.dagger_failures import dagger_verdict
-from switchgear.steps.executors import dagger_pipeline
-from switchgear.steps.executors.dagger_errors import facts
+from switchgear.steps.executors.dagger import pipeline
+from switchgear.steps.executors.dagger.errors import facts
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from switchgear.steps.executors.dagger_link import Container, Link
-    from switchgear.steps.executors.dagger_links import Links
+    from switchgear.steps.executors.dagger.link import Container, Link
+    from switchgear.steps.executors.dagger.links import Links
     from switchgear.steps.guard import Guards
     from switchgear.steps.images import Image
 
@@ -40,7 +40,7 @@ class Images:
 
     async def get(self, link: Link, image: Image) -> Container:
         """The image, there. Raises BreakerOpen where a pull is needed and refused, PullTimeout, what the SDK raises."""
-        key = dagger_pipeline.image_key(image)
+        key = pipeline.image_key(image)
         if key is None:
             return await self._there(link, image)
         if key not in link.images:
@@ -92,7 +92,7 @@ class Images:
 
     async def _there(self, link: Link, image: Image) -> Container:
         async with self._limited(image):
-            return await dagger_pipeline.base(link.client, image).sync()
+            return await pipeline.base(link.client, image).sync()
 
     @asynccontextmanager
     async def _limited(self, image: Image) -> AsyncGenerator[None]:

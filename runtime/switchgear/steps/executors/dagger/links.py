@@ -11,10 +11,10 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from switchgear.steps.executors.dagger_link import Link
+from switchgear.steps.executors.dagger.link import Link
 
 if TYPE_CHECKING:
-    from switchgear.steps.executors.dagger_settings import DaggerSettings
+    from switchgear.steps.executors.dagger.settings import DaggerSettings
 
 log = logging.getLogger(__name__)
 

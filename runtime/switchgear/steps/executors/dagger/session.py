@@ -16,14 +16,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
-from switchgear.steps.executors.dagger_errors import SessionFailed
-from switchgear.steps.executors.dagger_settings import PORT, RUNNER, TOKEN
+from switchgear.steps.executors.dagger.errors import SessionFailed
+from switchgear.steps.executors.dagger.settings import PORT, RUNNER, TOKEN
 from switchgear.steps.tail import Tail
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from switchgear.steps.executors.dagger_settings import DaggerSettings
+    from switchgear.steps.executors.dagger.settings import DaggerSettings
 
 STDERR = 8 * 1024
 """Bytes kept of what a CLI says: the only place where it tells why it cannot start."""

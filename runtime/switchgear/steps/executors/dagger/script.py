@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from msgspec.structs import replace
 
 from switchgear import ids
-from switchgear.steps.executors.dagger_lines import FOLLOW, FOLLOWED
+from switchgear.steps.executors.dagger.lines import FOLLOW, FOLLOWED
 
 if TYPE_CHECKING:
     from switchgear.steps.spec import StepSpec
