@@ -46,11 +46,7 @@ class Receiving:
 
     def turn(self, delivery: Delivery) -> asyncio.Lock:
         """The task's: held until its attempt stands among the running ones, so that a second delivery sees it there."""
-        scope = scope_of(delivery.stored.subject)
-        turn = self._turns.get(scope)
-        if turn is None:
-            turn = self._turns[scope] = asyncio.Lock()
-        return turn
+        return self._turns.setdefault(scope_of(delivery.stored.subject), asyncio.Lock())
 
     async def receive(
         self, delivery: Delivery, running: dict[str, Attempt], cancels: dict[str, float]

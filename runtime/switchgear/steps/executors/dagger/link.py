@@ -7,7 +7,6 @@ The SDK's own retry would run a failing step five times, its global client stays
 from __future__ import annotations
 
 import asyncio
-import base64
 import importlib
 import json
 import logging
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from switchgear.steps.executors.dagger.errors import SessionLost
 from switchgear.steps.executors.dagger.output import Output
-from switchgear.steps.executors.dagger.session import CliSession, to_its_end
+from switchgear.steps.executors.dagger.session import CliSession, authorization, to_its_end
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -173,7 +172,7 @@ async def probe(port: int, token: str, timeout: float) -> bool:
     body = b'{"query": "{ version }"}'
     head = (
         "POST /query HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
-        f"Authorization: Basic {base64.b64encode(f'{token}:'.encode()).decode()}\r\n"
+        f"{authorization(token)}"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     writer: asyncio.StreamWriter | None = None

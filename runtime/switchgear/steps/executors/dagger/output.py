@@ -7,7 +7,6 @@ queries need. Nothing listens for it, and nothing waits for it: where it is lost
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from switchgear.steps.executors.dagger import lines
+from switchgear.steps.executors.dagger.session import authorization
 
 log = logging.getLogger(__name__)
 
@@ -101,9 +101,8 @@ class Output:
     async def _read_once(self) -> bool:
         """Read until it ends; False: this session has no such stream. Raises what breaks it."""
         port, token = self._address
-        login = base64.b64encode(f"{token}:".encode()).decode()
         # 1.0: the answer comes as it is, and not in chunks
-        head = f"GET /v1/logs HTTP/1.0\r\nHost: 127.0.0.1\r\nAuthorization: Basic {login}\r\n"
+        head = f"GET /v1/logs HTTP/1.0\r\nHost: 127.0.0.1\r\n{authorization(token)}"
         if self._last:
             head += f"X-Last-Event-ID: {self._last}\r\n"
         async with asyncio.timeout(_CONNECT):

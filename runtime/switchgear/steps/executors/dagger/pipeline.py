@@ -148,8 +148,8 @@ def execution(container: dagger.Container, spec: StepSpec, run: str) -> dagger.C
     """The container after the step. `run` differs each time: what ran is never taken for what an engine remembers."""
     # Without it the engine would answer a step that it has run before from its cache.
     add = container.with_volatile_variable if spec.reusable else container.with_env_variable
-    argv = ["sh", "-c", script.script(spec), script.mark(spec)]
-    return add(RUN, run).with_exec(argv, stdin=spec.input or "")
+    command = ["sh", "-c", script.script(spec), script.mark(spec)]
+    return add(RUN, run).with_exec(command, stdin=spec.input or "")
 
 
 def service(container: dagger.Container, service: Service, run: str) -> dagger.Service:

@@ -7,6 +7,7 @@ standard input; so this looks first whether the engine listens, and ends what it
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import shutil
@@ -159,6 +160,11 @@ class CliSession:
         assert stream is not None
         while data := await stream.read(_LINE):
             tail.feed(data)
+
+
+def authorization(token: str) -> str:
+    """The header line under which a session answers requests that are made by hand."""
+    return f"Authorization: Basic {base64.b64encode(f'{token}:'.encode()).decode()}\r\n"
 
 
 async def to_its_end(work: Coroutine[Any, Any, None]) -> None:
