@@ -11,6 +11,7 @@ switchgear agent run switchgear_agents.pytest_runner:agent
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
@@ -51,14 +52,11 @@ async def python_test(request: SuiteRequest, ctx: Context) -> SuiteReport:
     home = Path(environment.path)
     ctx.progress(0.3, f"running the tests ({environment.origin})")
     needs = Needs(SUITE + timedelta(minutes=1), (*git_reads(path), str(home)), tools=("uv",))
-    in_use = using(home)
-    await asyncio.to_thread(in_use.__enter__)
-    try:
+    with ExitStack() as stack:
+        await asyncio.to_thread(stack.enter_context, using(home))
         report = await answer(
             ctx, "suite", run_suite, needs, path, SUITE.total_seconds(), str(home)
         )
-    finally:
-        in_use.__exit__(None, None, None)
     ctx.progress(1.0, report.outcome, passed=report.passed, failed=report.failed)
     return replace(
         report, environment=environment.origin, notes=[*environment.notes, *report.notes]
